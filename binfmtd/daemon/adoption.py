@@ -5,7 +5,8 @@ to its own.  With different configs, neither touches a stand-in that only the ot
 command beside a daemon, such as `docker run ... binfmt --install arm64` beside the daemon of the host.
 
 Example: a daemon on the host and one in a container both keep ``qemu-arm`` with flag F.  Both replace the entry once,
-since neither knows which file the other's entry has opened, and then adopt it.
+since neither knows which file the other's entry has opened, and then adopt it.  If the emulator was upgraded meanwhile,
+the other's entry may have opened the old file: then it is not adopted, but replaced once more.
 """
 
 import time
@@ -13,7 +14,7 @@ from math import inf
 
 from binfmtd.daemon.entry_state import Expected, StateTable
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.model.desired import DesiredState
+from binfmtd.model.desired import DesiredState, FileIdentity
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler
@@ -63,13 +64,17 @@ class Adoption:
             self._states[name].ours = True
         return frozenset(entry.name for entry in stand_ins if not self._states[entry.name].ours)
 
-    def replaced(self, handler: Handler) -> None:
-        """Expect that another daemon replaces our entry, as we did its own: an F entry whose file is not known."""
-        self._states[handler.name].expected = Expected(handler.registration, time.monotonic() + _INSISTING)
+    def replaced(self, handler: Handler, opened_file: FileIdentity | None) -> None:
+        """Expect that another daemon replaces our entry, as we did its own: an F entry whose file is not known.
 
-    def given_up(self, handler: Handler) -> None:
-        """Expect that the kernel completes a registration that we have given up."""
-        self._states[handler.name].expected = Expected(handler.registration, inf)
+        ``opened_file`` is the one that F has opened for ours.
+        """
+        until = time.monotonic() + _INSISTING
+        self._states[handler.name].expected = Expected(handler.registration, until, opened_file)
+
+    def given_up(self, handler: Handler, judged_file: FileIdentity | None) -> None:
+        """Expect that the kernel completes a registration that we have given up; F opens the judged file, if any."""
+        self._states[handler.name].expected = Expected(handler.registration, inf, judged_file)
 
     def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:
         """Adopt the expected entries that the config still wants as they are."""
@@ -84,20 +89,24 @@ class Adoption:
                 continue
             wanted = equal(expected.registration, handler.registration)
             if wanted and equal(entry.registration, handler.registration) and self._is_new(entry):
-                self._record(entry, handler, desired)
+                self._record(entry, handler, desired, expected.opened_file)
 
     def _adopt_stand_ins(self, observed: ObservedState, desired: DesiredState) -> None:
         """Adopt identical stand-ins that another daemon with the same config has registered since the last look."""
         for stand_in in desired.permanent.values():
             entry = observed.by_name.get(stand_in.name)
             if entry is not None and equal(entry.registration, stand_in.registration) and self._is_new(entry):
-                self._record(entry, stand_in, desired)
+                path = stand_in.registration.interpreter
+                record = self._ledger.records.get(entry.name)
+                before = record.opened_file if record else desired.file_identities.get(path)
+                self._record(entry, stand_in, desired, before)
 
     def _is_new(self, entry: Entry) -> bool:
         record = self._ledger.records.get(entry.name)
         return record is None or record.inode != entry.inode
 
-    def _record(self, entry: Entry, handler: Handler, desired: DesiredState) -> None:
-        """Record an entry as ours, assuming that F has opened the file that is at its interpreter's path."""
-        opened_file = desired.file_identities.get(handler.registration.interpreter)
+    def _record(self, entry: Entry, handler: Handler, desired: DesiredState, before: FileIdentity | None) -> None:
+        """Record an entry as ours.  F has opened the file at the path if that has not changed since ``before``."""
+        there = desired.file_identities.get(handler.registration.interpreter)
+        opened_file = there if there == before else None  # an entry whose file is not certain counts as stale
         self._ledger.records[entry.name] = Record(handler.registration, entry.inode, opened_file)

@@ -44,6 +44,7 @@ from typing import NamedTuple
 from binfmtd.daemon.backoff import Backoff
 from binfmtd.daemon.debounce import Debounce
 from binfmtd.errors import WriteRefusedError
+from binfmtd.model.desired import FileIdentity
 from binfmtd.model.drift import DriftFacts
 from binfmtd.model.handler import Registration
 from binfmtd.model.plan import INSTANCE
@@ -117,6 +118,7 @@ class Expected(NamedTuple):
 
     registration: Registration
     until: float  # monotonic, in seconds; infinity: until the name has an entry
+    opened_file: FileIdentity | None  # that F opened for our own; None if it is not certain
 
 
 class EntryState:

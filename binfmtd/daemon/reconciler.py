@@ -321,11 +321,13 @@ class Reconciler:
                 self.ledger.records.pop(action.entry, None)
                 self.states[action.entry].ours = False  # if it comes back, another daemon keeps it: it is no leftover
             elif action.drift is Drift.STALE_INTERPRETER and action.handler is not None:
-                self.adoption.replaced(action.handler)
+                record = outcome.records.get(action.entry)
+                self.adoption.replaced(action.handler, record.opened_file if record else None)
         for action, error in outcome.failed:
             self.refused(action.entry, error)
             if error.errno == ETIMEDOUT and action.handler is not None:
-                self.adoption.given_up(action.handler)
+                path = action.handler.registration.interpreter
+                self.adoption.given_up(action.handler, result.assessment.desired.file_identities.get(path))
         result.done += outcome.done
         result.failed += outcome.failed
         result.bridged += outcome.bridged

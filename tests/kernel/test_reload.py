@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import Instance
+from support.programs import exits_with, install
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -285,11 +286,31 @@ def test_an_equal_entry_under_a_name_that_we_replaced(instance: Instance, start_
     assert instance.inode("one") == theirs
 
 
-def replace(instance: Instance, daemon: Daemon, line: bytes) -> int:
-    """Replace entry ``one`` while the daemon is stopped (SIGSTOP); return the new inode number."""
+def test_an_equal_entry_with_an_older_file(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """An entry that another program registered before an upgrade of the interpreter is not adopted: it runs the old file.
+
+    The daemon sees both only after the upgrade.
+    """
+    (tmp_path / "bin").mkdir(mode=0o755)
+    path = install(tmp_path / "bin" / "interpreter", exits_with(1))
+    program = install(tmp_path / "program", b"\0one")
+    daemon = start_daemon(config(handler("one", interpreter=str(path)), top="stand_ins = 'temporary'"))
+    equal = b":one:M::\\x00one::" + bytes(path) + b":F"
+    theirs = replace(instance, daemon, equal)
+    wait_until(lambda: instance.inode("one") != theirs, what="our entry in place of the equal one")
+    theirs = replace(instance, daemon, equal, lambda: install(path, exits_with(2)))
+    wait_until(lambda: instance.inode("one") != theirs, what="our entry in place of the one with the old file")
+    wait_until(
+        lambda: instance.names() == ["one"] and instance.run([str(program)]).returncode == 2, what="the new file"
+    )
+
+
+def replace(instance: Instance, daemon: Daemon, line: bytes, then: Callable[[], object] = lambda: None) -> int:
+    """Replace entry ``one``, and do more, while the daemon is stopped (SIGSTOP); return the new inode number."""
     daemon.process.send_signal(signal.SIGSTOP)
     instance.remove("one")
     instance.register(line)
     inode = instance.inode("one")
+    then()
     daemon.process.send_signal(signal.SIGCONT)
     return inode
