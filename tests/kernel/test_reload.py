@@ -287,7 +287,7 @@ def test_an_equal_entry_under_a_name_that_we_replaced(instance: Instance, start_
 
 
 def test_an_equal_entry_with_an_older_file(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """An entry that another program registered before an upgrade of the interpreter is not adopted: it runs the old file.
+    """An equal entry that was registered before an upgrade of the interpreter is not adopted: it runs the old file.
 
     The daemon sees both only after the upgrade.
     """
