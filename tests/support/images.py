@@ -38,10 +38,13 @@ class BuildError(Exception):
     """An image could not be built; the message is the builder's."""
 
 
-def build(target: str, emulators: str = "all") -> str:
-    """Return the name of the image of one target of the Containerfile, made where it is not there yet."""
+def build(target: str, emulators: str | None = "all") -> str:
+    """Return the name of the image of one target of the Containerfile, made where it is not there yet.
+
+    Without ``emulators`` it has those of the Containerfile's default.
+    """
     base = _base()
-    tag = "" if emulators == "all" else f":{_digest(emulators)}"
+    tag = "" if emulators == "all" else ":default" if emulators is None else f":{_digest(emulators)}"
     _build("build", f"{PREFIX}/build", base)
     _build("emulators", f"{PREFIX}/emulators{tag}", base, emulators)
     _build(target, f"{PREFIX}/{target}{tag}", base, emulators)
@@ -65,11 +68,13 @@ def _base() -> str:
 
 
 @cache
-def _build(target: str, name: str, base: str, emulators: str = "all") -> None:
+def _build(target: str, name: str, base: str, emulators: str | None = "all") -> None:
     # chroot and the host's network need nothing from the kernel that a container may lack; docker's format has
     # HEALTHCHECK; podman's own limits are higher than those of many a container.
     options = ["--isolation=chroot", "--network=host", "--format=docker", *_limits(), *_pip_options()]
-    options += [f"--build-arg=BASE={base}", f"--build-arg=EMULATORS={emulators}", f"--layer-label={LABEL}"]
+    options += [f"--build-arg=BASE={base}", f"--layer-label={LABEL}"]
+    if emulators is not None:
+        options.append(f"--build-arg=EMULATORS={emulators}")
     _podman("build", *options, f"--label={LABEL}=", f"--target={target}", f"--tag={name}", str(CHECKOUT))
 
 
