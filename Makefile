@@ -173,7 +173,7 @@ man: $(MANUALS:%=build/man/%) ## the manual pages, in build/man
 build/man/%: docs/man/%.md
 	@$(NEED) go-md2man 'command -v go-md2man'
 	@mkdir -p $(@D)
-	go-md2man -in $< -out $@
+	awk -f docs/man/tables.awk $< | go-md2man -out $@
 
 # Two pages of docs/ are manual pages as well, with the title and NAME that man(1) and apropos(1) require.
 build/man/binfmtd-log.7: docs/logging.md
@@ -246,7 +246,7 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	    sed 's|/usr/bin/binfmtd|$(bindir)/binfmtd|' "$$unit" >"$(DESTDIR)$(unitdir)/$${unit#systemd/}" || exit; done
 	install -d "$(DESTDIR)$(DOC)/examples"
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
-	cp -R docs README.md ARCHITECTURE.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
+	cp -R docs README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE "$(DESTDIR)$(DOC)"
 	chmod -R u=rwX,go=rX "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	@test -d build/man -a -d build/completions || echo "make: without manual pages and completions: make man completions brings them"
 	for page in $(MANUALS); do ! test -e build/man/$$page || \

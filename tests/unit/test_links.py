@@ -1,0 +1,71 @@
+"""Links in the documents lead to files and headings that exist, and each page can be reached from the README."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CLICKS = 2
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"`[^`\n]+`", "", re.sub(r"(?ms)^```.*?^```$", "", text))
+
+
+@cache
+def links(page: Path) -> list[str]:
+    """Return the relative links of a page; one in a block or a span of code is none."""
+    found = LINK.findall(without_code(page.read_text(encoding="utf-8")))
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text(encoding="utf-8"))
+    found: dict[str, int] = {}
+    names = set()
+    for heading in re.findall(r"(?m)^#{1,6} (.+)$", text):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        name = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        names.add(f"{name}-{found[name]}" if name in found else name)
+        found[name] = found.get(name, 0) + 1
+    return names
+
+
+def broken(page: Path) -> Iterator[str]:
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists():
+            yield f"{target}: no such file"
+        elif anchor and anchor not in anchors(file):
+            yield f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page: Path) -> None:
+    """Each relative link of the page leads to a file, and to one of its headings if it names one."""
+    assert list(broken(page)) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    """A missing file and a missing heading are found; code and other sites are not followed."""
+    (tmp_path / "other.md").write_text("# Of `one`'s, two\n```\n# no heading\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text("[a](other.md#of-ones-two) [b](gone.md) [c](other.md#no-heading) `[d](x)` [e](https://x.invalid)\n")
+    assert list(broken(page)) == ["gone.md: no such file", "other.md#no-heading: no such heading"]
+
+
+def test_each_page_can_be_reached() -> None:
+    """From the README each page of the documents is two clicks away at most."""
+    reached = {ROOT / "README.md"}
+    for _ in range(CLICKS):
+        for page in [page for page in reached if page.suffix == ".md"]:
+            reached |= {(page.parent / target.partition("#")[0]).resolve() for target in links(page)}
+    assert [str(page.relative_to(ROOT)) for page in PAGES if page not in reached] == []
