@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cli import Cli, Result, run
+from support.cli import CHECKOUT, Cli, Result, run
 from support.instance import Instance
 
 from binfmtd.formats.escapes import decode
@@ -28,7 +28,7 @@ WANTED = [
     "./usr/sbin",
     "./usr/lib/*/libpipeline*",
 ]
-FIXED = ("qemu-user", "qemu-user-binfmt", "jarwrapper", "mono-runtime", "binfmt-support", "libpipeline1")
+FIXED = ("qemu-user", "qemu-user-binfmt", "jarwrapper", "mono-runtime", "wine-binfmt", "binfmt-support", "libpipeline1")
 NUMBERED = (r"^python3\.[0-9]+-minimal$", r"^llvm-[0-9]+-runtime$")  # the newest that is available
 
 
@@ -126,6 +126,16 @@ def test_every_format_file(unpacked: Path, module_instance: Instance, tmp_path: 
             if keys.get(key) == "yes"
         }
     assert (handlers, detectors) == ({}, set())
+
+
+@pytest.mark.parametrize("preset", ["mono", "wine"])
+def test_the_presets_for_windows_programs(unpacked: Path, preset: str) -> None:
+    """The preset has the name, the magic and the interpreter of Debian's own registration."""
+    text = (CHECKOUT / "config" / "presets" / f"{preset}.toml").read_text()
+    ((name, handler),) = tomllib.loads(text)["handlers"].items()
+    (file,) = unpacked.glob(f"*/usr/share/binfmts/{name}")
+    keys = dict(line.split(" ", 1) for line in file.read_text().splitlines())
+    assert (handler["magic"], handler["interpreter"]) == (keys["magic"], keys["interpreter"])
 
 
 def update_binfmts(instance: Instance, unpacked: Path, directory: Path, admin: Path) -> str:
