@@ -37,7 +37,7 @@ h1 { font-size: 1.5em; margin: 0 } h2 { font-size: 1.1em; margin: 2em 0 .4em }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3em .9em .3em 0; border-bottom: 1px solid var(--line); vertical-align: top }
-th { font-weight: 600; opacity: .75 } td.when, td.chip { white-space: nowrap }
+th { font-weight: 600; opacity: .75 } td:first-child { white-space: nowrap }
 td:last-child { overflow-wrap: anywhere }
 .state { border: 1px solid currentColor; border-radius: .8em; padding: 0 .6em; font-weight: 600; white-space: nowrap }
 .good { color: var(--good) } .care { color: var(--care) } .bad { color: var(--bad) }
