@@ -1,17 +1,15 @@
 """config/kubernetes: built by kustomize, checked against the API's schemas, and the DaemonSet's pod run by podman."""
 
 import json
-import shutil
-import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import CHECKOUT, run
 from support.config_map import ConfigMap
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
+from support.manifests import CUSTOM, KUBERNETES, build, one, validator, versions, yaml
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -19,46 +17,9 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.config.load import load
 from binfmtd.files.trust import Trust
 
-yaml = pytest.importorskip("yaml", reason="PyYAML is not here: `make test-containers` installs it")
-validator = pytest.importorskip(
-    "kubernetes_validate.utils", reason="kubernetes-validate is not here: `make test-containers` installs it"
-)
 pytestmark = pytest.mark.container
 
-KUBERNETES = CHECKOUT / "config/kubernetes"
 KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
-SINCE = {"sidecar": (1, 33)}
-# Its schema comes with its operator, not with Kubernetes.
-CUSTOM = {"PodMonitor"}
-
-Documents = list[dict[str, Any]]
-
-
-def tool(name: str) -> str:
-    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not here: `make test-containers` installs it where there is one for this machine")
-    return found
-
-
-def build(directory: Path) -> Documents:
-    built = run([tool("kubectl"), "kustomize", str(directory)])
-    assert (built.status, built.stderr) == (0, "")
-    return list(yaml.safe_load_all(built.stdout))
-
-
-def one(documents: Documents, kind: str) -> dict[str, Any]:
-    (found,) = (document for document in documents if document["kind"] == kind)
-    return found
-
-
-def versions(directory: Path) -> list[str]:
-    """Return all versions of the API whose schemas kubernetes-validate has, from the oldest that the manifest needs."""
-    minors = {tuple(map(int, version.split(".")[:2])) for version in validator.all_versions()}
-    assert len(minors) > 10
-    return [
-        f"{major}.{minor}" for major, minor in sorted(minors) if (major, minor) >= SINCE.get(directory.name, (1, 0))
-    ]
 
 
 @pytest.mark.parametrize("directory", [*KUSTOMIZATIONS, KUBERNETES / "examples"], ids=lambda path: path.name)
