@@ -1,0 +1,69 @@
+"""packaging/helm: the table in the chart's README is that of the schema, and the versions are the package's."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from binfmtd import __version__
+
+CHART = Path(__file__).parents[3] / "packaging" / "helm" / "binfmtd"
+REGION = re.compile(r"(<!-- values: from values\.schema\.json -->\n).*?(<!-- /values -->)", re.DOTALL)
+LONGEST = 60  # characters of a default in the table
+NOT_OURS = "global"
+
+
+def schema() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    return document
+
+
+def leaves(properties: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the dotted path and the schema of each value."""
+    for name, value in properties.items():
+        if "properties" in value:
+            yield from leaves(value["properties"], f"{path}{name}.")
+        elif name != NOT_OURS:
+            yield f"{path}{name}", value
+
+
+def row(path: str, value: dict[str, Any]) -> str:
+    kinds = value["type"] if isinstance(value["type"], list) else [value["type"]]
+    default = json.dumps(value["default"])
+    shown = f"`{default}`" if len(default) <= LONGEST else "see values.yaml"
+    allowed = f" One of {', '.join(f'`{each}`' for each in value['enum'])}." if "enum" in value else ""
+    return f"| `{path}` | {' or '.join(kinds)} | {shown} | {value['description']}{allowed} |"
+
+
+def test_the_table() -> None:
+    """The README has a row for each value; BINFMTD_WRITE_REFERENCE=1 writes the table anew."""
+    rows = (row(path, value) for path, value in leaves(schema()["properties"]))
+    wanted = "\n".join(["| value | type | default | is |", "| --- | --- | --- | --- |", *rows])
+    readme = CHART / "README.md"
+    new, replaced = REGION.subn(lambda found: f"{found[1]}{wanted}\n{found[2]}", readme.read_text(encoding="utf-8"))
+    assert replaced == 1
+    if os.environ.get("BINFMTD_WRITE_REFERENCE"):
+        readme.write_text(new, encoding="utf-8")
+    assert new == readme.read_text(encoding="utf-8"), "run with BINFMTD_WRITE_REFERENCE=1 after a change of the schema"
+
+
+def test_no_unknown_value() -> None:
+    """Each object of values rejects unknown keys, so that a misspelt value is an error."""
+
+    def objects(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield value
+        for each in value["properties"].values():
+            if "properties" in each:
+                yield from objects(each)
+
+    found = list(objects(schema()))
+    assert len(found) > 5
+    assert [value for value in found if value.get("additionalProperties") is not False] == []
+
+
+def test_the_version() -> None:
+    """The chart installs the version of this source: appVersion is the image's tag."""
+    (found,) = re.findall(r"^appVersion: (.*)$", (CHART / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found == __version__
