@@ -1,0 +1,190 @@
+"""action.yml and .github/workflows: their schemas, rules for safety, and the shell steps that need no service."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from support.cli import CHECKOUT, run
+from support.manifests import tool
+from support.workflows import ACTION, WORKFLOWS, Step, action, on_path, step, steps, stub, yaml
+
+from binfmtd import __version__
+
+pytestmark = pytest.mark.container
+
+TAG = f"v{__version__}"
+
+
+def test_the_schemas() -> None:
+    """GitHub's schemas allow the action and each workflow."""
+    check = tool("check-jsonschema")
+    for schema, paths in (("vendor.github-actions", [ACTION]), ("vendor.github-workflows", WORKFLOWS)):
+        said = run([check, "--builtin-schema", schema, *map(str, paths)])
+        assert said.status == 0, said.stdout + said.stderr
+
+
+def test_actionlint() -> None:
+    """actionlint, which also knows expressions and shell, reports nothing about the workflows."""
+    said = run([tool("actionlint"), "-no-color", *map(str, WORKFLOWS)], cwd=CHECKOUT)
+    assert (said.status, said.stdout) == (0, "")
+
+
+def test_zizmor() -> None:
+    """zizmor, which looks for ways to attack a workflow, finds none of medium or high severity."""
+    options = ["--offline", "--no-config", "--min-severity=medium"]
+    said = run([tool("zizmor"), *options, *map(str, (ACTION, *WORKFLOWS))])
+    assert said.status == 0, said.stdout + said.stderr
+
+
+def test_no_expression_in_a_script() -> None:
+    """A script gets values by variables: an expression in it would be pasted before the shell reads it."""
+    found = steps()
+    assert len(found) > 10
+    assert [(each.place, each.name) for each in found if "${{" in each.script] == []
+
+
+@pytest.mark.parametrize("each", steps(), ids=lambda each: f"{each.place}: {each.name}")
+def test_the_syntax_of_a_script(each: Step, tmp_path: Path) -> None:
+    """bash accepts each script; shellcheck, where it is installed, finds nothing."""
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/bash\nset -eo pipefail\n{each.script}")
+    assert run(["bash", "-n", str(script)]).status == 0
+    if shutil.which("shellcheck"):
+        said = run(["shellcheck", str(script)])
+        assert said.status == 0, said.stdout
+
+
+def test_each_action_has_a_digest() -> None:
+    """Other actions are named by the digest of a commit, with the version in a comment; our own by their paths."""
+    uses = [line.strip().removeprefix("- ") for path in WORKFLOWS for line in path.read_text().splitlines()]
+    uses = [line for line in uses if line.startswith("uses:")]
+    assert len(uses) > 10
+    wanted = re.compile(r"uses: (\./\S*|[\w./-]+@[0-9a-f]{40} # v[\d.]+)")
+    assert [line for line in uses if not wanted.fullmatch(line)] == []
+
+
+def test_permissions() -> None:
+    """A workflow may only read; each job that writes has the permission itself."""
+    for path in WORKFLOWS:
+        document = yaml.safe_load(path.read_text())
+        assert document["permissions"] == {"contents": "read"}
+        for name, job in document["jobs"].items():
+            written = {scope for scope, right in job.get("permissions", {}).items() if right == "write"}
+            assert written <= {"contents", "packages", "id-token"}
+            assert not written or name in ("images", "manifests", "release")
+            assert "timeout-minutes" in job or "uses" in job
+
+
+def test_the_targets_exist() -> None:
+    """Each target of make in the workflows exists, and each image is a target of the Containerfile."""
+    makefile = (CHECKOUT / "Makefile").read_text()
+    scripts = "\n".join(each.script for each in steps() if each.place != "action.yml")
+    for words in re.findall(r"^ *make ([a-z -]+)$", scripts, re.MULTILINE):
+        for target in words.split():
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    containerfile = (CHECKOUT / "Containerfile").read_text()
+    for words in re.findall(r"for target in ([a-z ]+);", scripts):
+        assert len(words.split()) == 3
+        for target in words.split():
+            assert f" AS {target}\n" in containerfile
+
+
+def test_the_notes(tmp_path: Path) -> None:
+    """The release's first step writes the notes of a tag whose section has a date."""
+    checkout = tmp_path / "checkout"
+    (checkout / "binfmtd").mkdir(parents=True)
+    shutil.copytree(CHECKOUT / "packaging", checkout / "packaging")
+    shutil.copy(CHECKOUT / "binfmtd/__init__.py", checkout / "binfmtd")
+    changelog = (CHECKOUT / "CHANGELOG.md").read_text()
+    heading = re.compile(rf"^## {re.escape(__version__)} \(.*\)$", re.MULTILINE)
+    dated = heading.sub(f"## {__version__} (2026-12-01)", changelog)
+    (checkout / "CHANGELOG.md").write_text(dated)
+    write = step("release.yml", "Write the notes")
+    values = {
+        "github.server_url": "https://example.org",
+        "github.repository": "owner/binfmtd",
+        "github.ref_name": TAG,
+    }
+    environment = write.environment(values) | on_path(tmp_path) | {"GITHUB_REF_NAME": TAG}
+    done = run(write.command(tmp_path), cwd=checkout, env=environment)
+    assert done.status == 0, done.stderr
+    notes = (checkout / "build/notes.md").read_text()
+    assert f"](https://example.org/owner/binfmtd/blob/{TAG}/docs/" in notes
+
+
+def test_the_checksums(tmp_path: Path) -> None:
+    """The release's files have checksums that sha256sum verifies, and the signature is of the checksums."""
+    for name in ("packages/binfmtd.deb", "packages/binfmtd.tar.gz", "chart/binfmtd.tgz", "images/images.txt"):
+        path = tmp_path / "artifacts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    stub(tmp_path / "bin", "cosign", 'echo "$@" >cosign')
+    write = step("release.yml", "Write checksums and sign them")
+    done = run(write.command(tmp_path), cwd=tmp_path, env=on_path(tmp_path / "bin"))
+    assert done.status == 0, done.stderr
+    release = tmp_path / "release"
+    assert run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=release).stdout.count(": OK\n") == 4
+    assert (release / "cosign").read_text().split()[-1] == "SHA256SUMS"
+
+
+def test_the_images(tmp_path: Path) -> None:
+    """Each image is built with version and labels, pushed, joined for both machines, and signed by its digest."""
+    log, digest = tmp_path / "log", f"sha256:{'0' * 64}"
+    say = f'echo "$0 $@" >>{log}'
+    stub(tmp_path / "bin", "docker", f'{say}\n[ "$3" != inspect ] || echo {digest}')
+    stub(tmp_path / "bin", "cosign", say)
+    values = {
+        "github.server_url": "https://example.org",
+        "github.repository": "Owner/binfmtd",
+        "matrix.machine": "arm64",
+    }
+    facts = {"GITHUB_REF_NAME": TAG, "GITHUB_REPOSITORY": "Owner/binfmtd", "GITHUB_SHA": "1234", "HOME": str(tmp_path)}
+    for name in ("Build and push", "Join the machines and sign"):
+        each = step("release.yml", name)
+        environment = each.environment(values) | on_path(tmp_path / "bin") | facts
+        directory = CHECKOUT if name == "Build and push" else tmp_path
+        done = run(each.command(tmp_path), cwd=directory, env=environment)
+        assert done.status == 0, done.stderr
+    lines = [line.removeprefix(f"{tmp_path}/bin/") for line in log.read_text().splitlines()]
+    image = f"ghcr.io/owner/binfmtd:{__version__}"
+    built = [line for line in lines if line.startswith("docker build ")]
+    assert [re.findall(r"--target (\S+)", line) for line in built] == [["binfmtd"], ["slim"], ["binfmt"]]
+    assert all(f"--build-arg VERSION={__version__} " in line for line in built)
+    assert all("image.revision=1234 " in line for line in built)
+    assert all("image.source=https://example.org/Owner/binfmtd " in line for line in built)
+    pushed = [line.split()[-1] for line in lines if line.startswith("docker push ")]
+    assert pushed == [f"{image}-{target}-arm64" for target in ("binfmtd", "slim", "binfmt")]
+    joined = [line.split()[5:] for line in lines if "imagetools create" in line]
+    assert joined == [
+        [f"{image}{name}", f"{image}-{target}-amd64", f"{image}-{target}-arm64"]
+        for name, target in (("", "binfmtd"), ("-slim", "slim"), ("-binfmt", "binfmt"))
+    ]
+    signed = [line for line in lines if line.startswith("cosign ")]
+    assert signed == [f"cosign sign --yes --recursive ghcr.io/owner/binfmtd@{digest}"] * 3
+    names = (tmp_path / "build/images.txt").read_text().splitlines()
+    assert names == [f"{image}{name}@{digest}" for name in ("", "-slim", "-binfmt")]
+
+
+def test_the_component(tmp_path: Path) -> None:
+    """GitLab's schema allows the component's job, and docs/ci.md's use of it; the job uses each input."""
+    text = (CHECKOUT / "packaging/gitlab/binfmtd.yml").read_text()
+    header, _, job = text.partition("\n---\n")
+    inputs = yaml.safe_load(header)["spec"]["inputs"]
+    assert set(re.findall(r"\$\[\[ inputs\.(\w+) \]\]", job)) == inputs.keys()
+    for name, each in inputs.items():
+        job = job.replace(f"$[[ inputs.{name} ]]", each.get("default", "registry.example.org/binfmtd@sha256:0123"))
+    blocks = re.findall(r"```yaml\n(.*?)```", (CHECKOUT / "docs/ci.md").read_text(), re.DOTALL)
+    (component,) = (block for block in blocks if "component:" in block)
+    assert yaml.safe_load(component)["include"][0]["inputs"].keys() <= inputs.keys()
+    example, ours = tmp_path / "example.yml", tmp_path / "component.yml"
+    ours.write_text(f"{job}\nbuild:\n  extends: .binfmtd\n  script: [uname]\n")
+    example.write_text(component)
+    said = run([tool("check-jsonschema"), "--builtin-schema", "vendor.gitlab-ci", str(ours), str(example)])
+    assert said.status == 0, said.stdout + said.stderr
+
+
+def test_the_document_names_each_input() -> None:
+    """docs/ci.md has a row for each input and each output of the action."""
+    rows = re.findall(r"^\| `(\w+)` \|", (CHECKOUT / "docs/ci.md").read_text(), re.MULTILINE)
+    assert rows == [*action()["inputs"], *action()["outputs"]]
