@@ -82,7 +82,7 @@ test-formats: setup ## every file of Debian's packages imported, update-binfmts 
 
 test-containers: setup $(VENV)/.stamp-containers ## build the images with podman, and run them; needs root
 	@$(NEED) podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \
-	    crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' \
+	    crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' shellcheck 'command -v shellcheck' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/container
 
