@@ -23,6 +23,7 @@ _ORDER = (
     *("failed", "refused", "contended", "waiting", "paused", "stand_in", "shadowed"),
     *("served_elsewhere", "registered", "disabled"),
 )
+_RANK = {state: place for place, state in enumerate(_ORDER)}  # a state that is not in it comes first
 _IN_ORDER = _ORDER[_ORDER.index("served_elsewhere") :]
 _COLOUR = {
     **dict.fromkeys(("failed", "refused", "degraded"), "bad"),
@@ -52,7 +53,7 @@ footer { margin-top: 2em; opacity: .75 }
 def render_page(document: Mapping[str, Any], unready: Sequence[str], now: float) -> bytes:
     """Return the whole page, in UTF-8, as of ``now`` (seconds since the epoch)."""
     state = document["state"]
-    rows = sorted(document["handlers"], key=lambda row: (_ORDER.index(row["state"]), row["name"]))
+    rows = sorted(document["handlers"], key=lambda row: (_RANK.get(row["state"], -1), row["name"]))
     attention = [
         row for row in rows if row["state"] not in _IN_ORDER or (row["state"] == "registered" and row["reason"])
     ]
