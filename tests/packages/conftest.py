@@ -1,0 +1,31 @@
+"""For the packages: the source archive and the RPM package, which are built once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.cli import CHECKOUT, run
+from support.required import unavailable
+from support.waiting import SLOWNESS
+
+from binfmtd import __version__
+
+BUILD_SECONDS = 600 * SLOWNESS
+
+
+@pytest.fixture(scope="session")
+def sdist() -> Path:
+    """Build the source archive, and return its path."""
+    done = run(["make", "-C", str(CHECKOUT), "sdist"], timeout=BUILD_SECONDS)
+    assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
+    return CHECKOUT / f"build/dist/binfmtd-{__version__}.tar.gz"
+
+
+@pytest.fixture(scope="session")
+def rpm() -> Path:
+    """Build the RPM package, and return its path; `make rpm` fails if rpmlint finds anything."""
+    if shutil.which("rpmbuild") is None or shutil.which("rpmlint") is None:
+        unavailable("not here: rpmbuild or rpmlint; `make test-packages` installs them")
+    done = run(["make", "-C", str(CHECKOUT), "rpm"], timeout=BUILD_SECONDS)
+    assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
+    return CHECKOUT / f"build/rpm/RPMS/noarch/binfmtd-{__version__}-1.noarch.rpm"
