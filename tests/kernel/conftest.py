@@ -38,6 +38,7 @@ SLOW = {
     "test_metrics.py",
     "test_page.py",
     "test_persistent.py",
+    "test_privileges.py",
     "test_probing.py",
     "test_restore.py",
     "test_sandbox_users.py",
