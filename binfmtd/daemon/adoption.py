@@ -73,7 +73,10 @@ class Adoption:
         self._states[handler.name].expected = Expected(handler.registration, until, opened_file)
 
     def given_up(self, handler: Handler, judged_file: FileIdentity | None) -> None:
-        """Expect that the kernel completes a registration that we have given up; F opens the judged file, if any."""
+        """Expect that the kernel completes a registration that we have given up.
+
+        It is adopted if ``judged_file``, which the guard saw before, is still at the interpreter's path then.
+        """
         self._states[handler.name].expected = Expected(handler.registration, inf, judged_file)
 
     def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:

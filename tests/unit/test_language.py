@@ -37,7 +37,7 @@ def texts() -> Iterator[Path]:
 
 
 def test_names_and_words() -> None:
-    """A text names who acts, and nothing hears, tells or quarrels: neither in documents nor in the names of tests."""
+    """No source file, document or name of a test contains a word that CONTRIBUTING.md rules out."""
     found = []
     for path in set(texts()) - {Path(__file__), CHECKOUT / "CONTRIBUTING.md"}:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
