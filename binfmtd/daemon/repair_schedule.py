@@ -31,6 +31,7 @@ CONTENDED_SHARE = 0.004  # of a core, in the long run
 PASS_SECONDS = 0.05  # of CPU time of passes at once, while another program keeps undoing a repair
 PASS_SHARE = 0.003  # of a core, in the long run: the passes then come later, and the stand-ins serve meanwhile
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
+_IN_PLACE = frozenset({Drift.DISABLED, Drift.SWITCHED_OFF})  # drifts without the removal of an entry
 _NEVER = float("-inf")
 
 
@@ -137,7 +138,9 @@ class RepairSchedule:
         removed = {n for n in counted & known if written[n] is Drift.MISSING and not (at_once or n in exempt)}
         desired = result.assessment.desired
         if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
-            exempt |= removed  # another program removes everything, name by name: that counts as a flush
+            # Another program removes everything, name by name, or it flushes and the events wait for the throttle: both
+            # count as a flush.  It then registers some of the names, as systemd-binfmt does: these were removed, too.
+            exempt |= {name for name in counted & known if written[name] not in _IN_PLACE}
             self._contend(INSTANCE, now)
         flushed = {n for n in counted & known & exempt - removed if written[n] is Drift.MISSING and not at_once}
         if not self._flush_counted and len(flushed) >= min(_MANY, len(desired.handlers)):

@@ -403,11 +403,34 @@ def test_twenty_flushes_a_second(world: World) -> None:
         world.schedule.spent(0.001)
 
 
+def several(names: str) -> tuple[Handler, ...]:
+    """Return handlers with these names, each of one letter."""
+    return tuple(
+        A._replace(name=name, registration=Registration(Magic(name.encode()), "/i", Flags.NONE)) for name in names
+    )
+
+
+@pytest.mark.parametrize(
+    ("drift", "contentions"),
+    [(Drift.CHANGED, []), (Drift.STALE_INTERPRETER, []), (Drift.DISABLED, ["d"])],
+)
+def test_registered_after_a_removal_of_all(world: World, drift: Drift, contentions: list[str]) -> None:
+    """An entry that takes a place after a removal of all does not count for its name; one that is disabled does."""
+    handlers = several("abcd")
+    world.desired = DesiredState(handlers)
+    register = [REGISTER._replace(entry=each.name, handler=each) for each in handlers]
+    world.reconcile(*register, at_once=True)
+    replace = Action(Act.ENABLE if drift is Drift.DISABLED else Act.REPLACE, "d", drift, "differs", handlers[3])
+    for _ in range(2 * REPAIRS):
+        world.touch("a", "b", "c", "d")
+        world.now += SETTLE
+        world.reconcile(*register[:3], replace)
+    assert world.reporter.contentions == contentions
+
+
 def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
     """If a program removes every entry by name, no name is backed off from."""
-    handlers = tuple(
-        A._replace(name=name, registration=Registration(Magic(name.encode()), "/i", Flags.NONE)) for name in "abcd"
-    )
+    handlers = several("abcd")
     world.desired = DesiredState(handlers)
     register = [REGISTER._replace(entry=each.name, handler=each) for each in handlers]
     world.reconcile(*register, at_once=True)
