@@ -126,7 +126,7 @@ class Controller:
 
     def module_missing(self, error: ImportError) -> None:
         """Report that a module could not be loaded."""
-        self._parts.report.restart_needed(cannot_load(error))
+        self._parts.report.notices.restart_needed(cannot_load(error))
 
     def _make_urgent_timers(self) -> Timers:
         """List the deadlines that do not wait for the end of a pass."""
@@ -166,10 +166,10 @@ class Controller:
         try:
             use_real_time()
         except OSError as error:
-            self._parts.report.real_time_refused(error)
+            self._parts.report.notices.real_time_refused(error)
         else:
             self._parts.signals.expect_real_time_to_end()
-            self._parts.report.real_time()
+            self._parts.report.notices.real_time()
 
     # Signals and deadlines
 
@@ -180,7 +180,7 @@ class Controller:
             parts.probe_runner.reap()
             reap_orphans()
         if parts.signals.take_real_time_ended():
-            parts.report.real_time_ended()
+            parts.report.notices.real_time_ended()
         if parts.signals.take_reload():
             parts.reload.begin()
 

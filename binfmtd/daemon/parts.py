@@ -73,7 +73,9 @@ class Parts:
         self.watchdog = Watchdog(self.notifier)
         self.mounts = MountWatcher()
         self.poller = Poller(self.mounts.descriptor, signals.descriptor, background.descriptor)
-        self.interpreters = InterpreterFiles(background, self.watch, self._looked_at_interpreters, reporter.unwatched)
+        self.interpreters = InterpreterFiles(
+            background, self.watch, self._looked_at_interpreters, reporter.notices.unwatched
+        )
         reconciler.facts.use(self.interpreters)
         self.instance_watch = InstanceWatch(where, self.watch, self.poller)
         self.sealing = Sealing(background, reporter)

@@ -140,10 +140,10 @@ class Readiness:
         def loaded(all_of_them: bool) -> None:  # noqa: FBT001  a callback's only argument
             self._loaded = all_of_them
             if all_of_them:
-                self._report.modules_loaded()
+                self._report.notices.modules_loaded()
 
         if not self._loaded:
-            self._background.run(_MODULES, lambda: preload(self._report.restart_needed), loaded)
+            self._background.run(_MODULES, lambda: preload(self._report.notices.restart_needed), loaded)
 
     def end(self) -> None:
         """Publish the last status, and close what publishes it."""

@@ -76,7 +76,7 @@ class Reload:
         self._exporter = exporter
         self._report = report
         self._readiness = readiness
-        self._config_watch = ConfigWatch(background, watch, source, report.unwatched, self.begin)
+        self._config_watch = ConfigWatch(background, watch, source, report.notices.unwatched, self.begin)
         self._began = source.began  # seconds since the boot: the last reading
         self._prepared: Config | None = None  # in force as soon as the ledger contains its intents
 

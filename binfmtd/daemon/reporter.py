@@ -8,7 +8,6 @@ docs/logging.md lists every event.
 """
 
 import errno
-import resource
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from binfmtd.daemon.event_log import EventLog, grouped
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.incidents import MOST_NAMES, Incident, named
+from binfmtd.daemon.notices import Notices
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.recent_events import RecentEvents
 from binfmtd.daemon.reconciler import Reconciler
@@ -85,6 +85,7 @@ class Reporter:
         self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._event_log = EventLog(self.counts, history or RecentEvents(), states)
+        self.notices = Notices(self._event_log, state_dir)
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
     def reacted(self, reaction: FastRepairResult, events: PendingEvents, seconds: float) -> None:
@@ -319,23 +320,6 @@ class Reporter:
             level, self._unsealed_at = "warning", moment
         self._event_log.log.log(LEVELS[level], "unsealed", reason=reason)
 
-    def watch_lost(self) -> None:
-        """Log that the instance under the watch is gone."""
-        self._event_log.pass_log.warning("watch_lost")
-
-    def state_dir_made_again(self) -> None:
-        """Log that another program had removed the state directory, or the lock in it."""
-        self._event_log.log.warning("state_dir_made_again", directory=self._state_dir)
-
-    def state_dir_lost(self, problem: str) -> None:
-        """Log once why the state directory cannot be made again."""
-        self._event_log.once(f"state {problem}", "state_dir_lost", reason=problem)
-
-    def unwatched(self, directories: Collection[str]) -> None:
-        """Log once each directory whose changes go unnoticed until `resync`."""
-        for directory in directories:
-            self._event_log.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
-
     def contention_started(self, name: str) -> None:
         """Log that another process keeps undoing the repairs of this name; INSTANCE: of all names."""
         self.counts.contentions += 1
@@ -365,10 +349,6 @@ class Reporter:
         if problem is not None:
             self._event_log.pass_log.error("pauses_unread", reason=problem)
         return True
-
-    def ledger_lost(self, problem: str) -> None:
-        """Log why the ledger of an earlier daemon cannot be used."""
-        self._event_log.log.warning("ledger_lost", reason=problem)
 
     def config_loaded(self, config: Config) -> None:
         """Log the warnings of a config."""
@@ -408,42 +388,6 @@ class Reporter:
         """Log the open incidents, and the end of the daemon."""
         self.log_due(float("inf"))
         self._event_log.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
-
-    def real_time(self) -> None:
-        """Log that the loop has real-time priority."""
-        self._event_log.log.info("real_time")
-
-    def real_time_refused(self, error: OSError) -> None:
-        """Log why the loop has no real-time priority, with the remedy."""
-        if resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0:
-            why = "RLIMIT_RTPRIO allows it, but the kernel (CONFIG_RT_GROUP_SCHED) or a seccomp filter does not"
-        else:
-            why = "allow it with LimitRTPRIO=1 (systemd) or the capability SYS_NICE (a container), or omit --real-time"
-        self._event_log.log.info("real_time_refused", reason=f"{error.strerror or error}: {why}")
-
-    def real_time_ended(self) -> None:
-        """Log that the loop has lost its real-time priority, since it went too long without a wait."""
-        reason = (
-            "the loop ran without a pause for longer than RLIMIT_RTTIME allows: it runs without real-time priority "
-            "from now on"
-        )
-        self._event_log.log.warning("real_time_ended", reason=reason)
-
-    def restart_needed(self, reason: str) -> None:
-        """Log once that a module could not be loaded.  Any thread may call it."""
-        self._event_log.once(f"restart {reason}", "restart_needed", reason=reason)
-
-    def modules_loaded(self) -> None:
-        """Log that all modules are loaded: from now on the files of the package may be replaced."""
-        self._event_log.log.debug("modules_loaded")
-
-    def listening(self, address: str) -> None:
-        """Log the address at which HTTP is served.  Any thread may call it."""
-        self._event_log.log.info("listening", address=address)
-
-    def metrics_failed(self, reason: str) -> None:
-        """Log once why the metrics cannot be published.  Any thread may call it."""
-        self._event_log.once(f"metrics {reason}", "metrics_failed", reason=reason)
 
     def document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         """Return the status document of this moment, and make it the content of the status file."""

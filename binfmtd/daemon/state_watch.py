@@ -50,9 +50,9 @@ class StateWatch:
         """Take in that our own files were written in the state directory."""
         self._report.state_written()
         if written.problem is not None:
-            self._report.state_dir_lost(written.problem)
+            self._report.notices.state_dir_lost(written.problem)
         if written.made_again:
-            self._report.state_dir_made_again()
+            self._report.notices.state_dir_made_again()
             self._background.run(_KEY, self._arm, self._use)
             self._take_in()  # the directory may contain pauses already
 
@@ -66,6 +66,6 @@ class StateWatch:
     def _use(self, files: dict[WatchKind, Armed]) -> None:
         changed = {owner for owner, armed in files.items() if self._watch.use(owner, armed)}
         for armed in files.values():
-            self._report.unwatched(armed.unwatched)
+            self._report.notices.unwatched(armed.unwatched)
         if changed:
             self._take_in()

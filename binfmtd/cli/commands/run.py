@@ -173,7 +173,7 @@ def main(arguments: Sequence[str]) -> int:
         began=files.began,
     )
     if kept.ledger.problem:
-        reporter.ledger_lost(kept.ledger.problem)
+        reporter.notices.ledger_lost(kept.ledger.problem)
     boot = boot_id()
     pauses = PauseFile(directory, boot)
     background = Background()

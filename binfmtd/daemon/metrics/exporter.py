@@ -76,22 +76,22 @@ class Exporter:
             if wanted.textfile is not None and self._textfile is None:
                 from binfmtd.daemon.metrics.textfile import Textfile
 
-                self._textfile = Textfile(wanted.textfile, self._report.metrics_failed)
+                self._textfile = Textfile(wanted.textfile, self._report.notices.metrics_failed)
             if self._passed is None and wanted.listen != before.listen and self._server is not None:
                 self._server.close()
                 self._server = None
             if self._server is None and (listener := self._passed or self._listen(wanted.listen)) is not None:
                 from binfmtd.daemon.metrics.http_server import HttpServer
 
-                self._server = HttpServer(listener, self._answer, self._report.metrics_failed)
-                self._report.listening(_shown(listener.getsockname()))
+                self._server = HttpServer(listener, self._answer, self._report.notices.metrics_failed)
+                self._report.notices.listening(_shown(listener.getsockname()))
         except (OSError, RuntimeError) as error:  # no descriptors left, no threads
-            self._report.metrics_failed(
+            self._report.notices.metrics_failed(
                 f"[metrics]: the textfile or the HTTP server cannot be started: {error}; the daemon tries again at the "
                 "next reload or resync"
             )
         except ImportError as error:
-            self._report.metrics_failed(f"[metrics]: {cannot_load(error)}")
+            self._report.notices.metrics_failed(f"[metrics]: {cannot_load(error)}")
         if self._textfile is not None and self._snapshot is not None:
             self._textfile.show(self._snapshot)
 
@@ -102,7 +102,7 @@ class Exporter:
             return _listening(address)
         except OSError as error:
             why = f"{error.strerror or error}; the daemon tries again at the next reload or resync"
-            self._report.metrics_failed(f'[metrics] listen = "{_shown(address)}": {why}')
+            self._report.notices.metrics_failed(f'[metrics] listen = "{_shown(address)}": {why}')
             return None
 
     def _answer(self, request: bytes) -> bytes:
