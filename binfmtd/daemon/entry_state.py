@@ -79,7 +79,8 @@ class Event(Enum):
     NO_STAND_IN = auto()  # it may have none now, or needs none
     TOUCHED = auto()  # another program raised an event on its name
     DEFERRED = auto()  # a pass was due, but could not write it
-    EXEMPTED = auto()  # a flush or our own config caused the open drift
+    FLUSHED = auto()  # a flush caused the open drift
+    EXEMPTED = auto()  # our own config, or an interpreter that was replaced, caused the open drift
     IN_ORDER = auto()  # it is as declared, or was written
     SERVED_ELSEWHERE = auto()  # a foreign entry serves
     BLOCKED = auto()  # a handler that belongs above it cannot be written
@@ -98,6 +99,7 @@ _TO: dict[Event, tuple[Iterable[Phase], Phase] | None] = {
     Event.NO_STAND_IN: ({Phase.EXPOSED}, Phase.SETTLING),
     Event.TOUCHED: None,
     Event.DEFERRED: None,
+    Event.FLUSHED: None,
     Event.EXEMPTED: None,
     Event.IN_ORDER: (_NOT_FAILED, Phase.CONVERGED),
     Event.SERVED_ELSEWHERE: (_NOT_FAILED, Phase.YIELDING),
@@ -131,6 +133,7 @@ class EntryState:
         "exempt",
         "expected",
         "facts",
+        "flushed",
         "inode",
         "ours",
         "phase",
@@ -145,7 +148,8 @@ class EntryState:
         # While a drift is open:
         self.debounce: Debounce | None = None
         self.was_in_order = False  # before the drift: then ending it is a repair
-        self.exempt = False  # the drift does not count towards the backoff: a flush or our own config caused it
+        self.flushed = False  # a flush caused the drift
+        self.exempt = False  # the drift does not count towards the backoff: a flush or a change of ours caused it
         self.facts: DriftFacts | None = None  # about its cause, for the log
         self.served_after: float | None = None  # seconds from the drift until a stand-in served, for the log
         # At any time:
@@ -207,7 +211,7 @@ class StateTable:
             state.was_in_order = False
         if phase not in OPEN:
             state.was_in_order |= phase is Phase.CONVERGED
-            state.debounce, state.exempt = None, False
+            state.debounce, state.exempt, state.flushed = None, False, False
             self._open.pop(name, None)
             if event in _ENDS and phase is not Phase.FAILED:
                 state.facts, state.served_after = None, None
@@ -217,8 +221,9 @@ class StateTable:
             state.debounce.touched(at)
         elif event is Event.DEFERRED:
             state.debounce.deferred(at, self.settle)
-        elif event is Event.EXEMPTED:
+        elif event in (Event.EXEMPTED, Event.FLUSHED):
             state.exempt = True
+            state.flushed |= event is Event.FLUSHED
 
     def apply_all(self, event: Event) -> None:
         """Make the transition of every name."""

@@ -76,7 +76,7 @@ class RepairSchedule:
             elif not self._states.is_withheld(name):
                 apply(name, Event.NO_STAND_IN)
             if events.flushed and name != INSTANCE:
-                apply(name, Event.EXEMPTED)
+                apply(name, Event.FLUSHED)
         if events.flushed and (reaction.bridged or reaction.drifts):  # stand-ins may be withheld
             self._contend(INSTANCE, ended)
             self._flush_counted = True
@@ -142,8 +142,10 @@ class RepairSchedule:
             # count as a flush.  It then registers some of the names, as systemd-binfmt does: these were removed, too.
             exempt |= {name for name in counted & known if written[name] not in _IN_PLACE}
             self._contend(INSTANCE, now)
-        flushed = {n for n in counted & known & exempt - removed if written[n] is Drift.MISSING and not at_once}
-        if not self._flush_counted and len(flushed) >= min(_MANY, len(desired.handlers)):
+        flushed = {
+            n for n in counted & known if written[n] is Drift.MISSING and self._states[n].flushed and not at_once
+        }
+        if flushed and not self._flush_counted and len(flushed) >= min(_MANY, len(desired.handlers)):
             self._contend(INSTANCE, now)  # a flush whose events were not read
         self._flush_counted = False
         exempt |= written.keys() & changed
@@ -208,8 +210,10 @@ class RepairSchedule:
             if result.began >= self._allowed_at(name):
                 # The end of a look calls for a pass by itself, so do not make one after the other until then.
                 apply(name, Event.DEFERRED, now + PATIENCE if result.interpreters_moved else now)
-            if name in changed or (flushed and name != INSTANCE):
+            if name in changed:
                 apply(name, Event.EXEMPTED)
+            if flushed and name != INSTANCE:
+                apply(name, Event.FLUSHED)
 
     def record_unseen_flush(self) -> None:
         """Count a flush of which no event was read: everything that a pass registered is gone again."""

@@ -42,7 +42,7 @@ def test_the_documented_table() -> None:
 def test_each_phase_and_event_is_documented() -> None:
     """The docstring describes each phase; each event leads somewhere, or leaves every phase as it is."""
     assert all(f"* {phase.name}: " in str(entry_state.__doc__) for phase in Phase)
-    leaving = {Event.TOUCHED, Event.DEFERRED, Event.EXEMPTED, Event.STAND_IN_REFUSED}
+    leaving = {Event.TOUCHED, Event.DEFERRED, Event.FLUSHED, Event.EXEMPTED, Event.STAND_IN_REFUSED}
     assert {event for _, event in TRANSITIONS} == set(Event) - leaving
 
 
@@ -173,6 +173,7 @@ def test_whatever_happens(steps: list[tuple[str, Event, float, float]]) -> None:
             assert (state.debounce is not None) is (state.phase in OPEN) is (each in states.open())
             assert state.error is not None or state.phase is not Phase.FAILED
             assert not (state.exempt and state.phase not in OPEN)
+            assert state.exempt or not state.flushed
             if state.debounce is not None:
                 assert states.due_at(each) <= state.debounce.since + LONGEST
                 assert states.calls_at() < float("inf")

@@ -295,6 +295,28 @@ def test_our_own_changes_are_no_contention(world: World) -> None:
     assert world.reporter.contentions == []
 
 
+def test_changes_of_an_interpreter_are_no_flush(world: World) -> None:
+    """If an interpreter is replaced again and again while its entry is missing, that is no flush of the instance."""
+    for number in range(2 * REPAIRS_OF_ALL):
+        world.touch("a")
+        world.desired = DesiredState((A,), file_identities={"/i": FileIdentity(1, number, 1, 1, 1)})
+        world.now += SETTLE
+        world.reconcile(left=(REGISTER,))
+        world.now += SETTLE
+        world.reconcile(failed=(REGISTER,), left=(REGISTER,))
+    assert world.reporter.contentions == []
+
+
+def test_passes_without_a_handler_are_no_flush(world: World) -> None:
+    """While no handler has an interpreter, passes count no flush, so the first one is registered without delay."""
+    world.desired = DesiredState()
+    for _ in range(2 * REPAIRS_OF_ALL):
+        world.now += SETTLE
+        world.reconcile()
+    assert world.reporter.contentions == []
+    assert world.schedule.may_switch("a")
+
+
 def test_flushes_without_end(world: World) -> None:
     """Flushes without end begin one backoff, that of the instance, and then every name waits."""
     for _ in range(REPAIRS_OF_ALL):
