@@ -88,7 +88,7 @@ class InstanceWatch:
             self.failed(result)
             raise result
         self.mounted = self._compared(result)
-        is_another = before is None or before.device != result.device
+        is_another = before is None or (before.device, before.created) != (result.device, result.created)
         return self._watch.watch_instance(result.directory) or is_another
 
     def regard_as(self, mounted: Mounted | None) -> None:

@@ -18,7 +18,7 @@ from typing import Self
 from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
 from binfmtd.formats.entry_file import parse_entry
-from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.mount import Mounted, created_at
 from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.model.entry import Entry, ObservedState
 
@@ -38,7 +38,7 @@ class Instance:
         except OSError as error:
             message = f"{mounted.directory}: {error.strerror}: check that binfmt_misc is still mounted there"
             raise MountError(message, error.errno) from None
-        if os.fstat(self.descriptor).st_dev != mounted.device:
+        if os.fstat(self.descriptor).st_dev != mounted.device or mounted.created not in (0, self.created()):
             os.close(self.descriptor)
             raise MountError(
                 f"{mounted.directory}: binfmt_misc was unmounted, or another mount covers it: mount it again"
@@ -96,12 +96,8 @@ class Instance:
         return Entry(name, file.st_ino, *parse_entry(content))
 
     def created(self) -> int:
-        """Return the time at which this instance was created, in nanoseconds; it differs from the next instance's.
-
-        The kernel sets a file's times when it is created.  A shell's ``>`` changes those of modification and of change
-        (O_TRUNC), and no read of `register` succeeds, so its time of access stays (tests/kernel/test_facts.py).
-        """
-        return os.stat("register", dir_fd=self.descriptor).st_atime_ns
+        """Return the time at which this instance was created, in nanoseconds; it differs from the next instance's."""
+        return created_at(self.descriptor, self.mounted.device)
 
     def switched_on(self) -> bool:
         """Return True if the instance as a whole is enabled, or if its ``status`` cannot be read or is covered."""

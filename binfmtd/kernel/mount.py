@@ -49,6 +49,8 @@ class Mounted(NamedTuple):
     ``follows``: a mount of the instance in this mount namespace follows the host's mounts and unmounts.
     ``host_unmounted``, which only the daemon sets: a mount followed the host's, which has been unmounted since, so only
     this mount namespace keeps the instance.
+    ``created``: when the instance was created, in nanoseconds (``created_at``); 0: not known.  The kernel gives the
+    device number of an instance that has ended to the next one.
     """
 
     directory: str
@@ -58,6 +60,7 @@ class Mounted(NamedTuple):
     host_unmounted: bool = False
     sealed: bool = False
     mount_read_only: bool = False
+    created: int = 0
 
 
 def bind_option() -> str:
@@ -191,7 +194,25 @@ def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
         follows,
         sealed=line.superblock_read_only,
         mount_read_only=line.mount_read_only,
+        created=created_at(directory, device),
     )
+
+
+def created_at(directory: str | int, device: int) -> int:
+    """Return the time at which the instance was created, in nanoseconds; 0 if its ``register`` cannot be seen.
+
+    ``directory``: its path or descriptor.  The kernel sets a file's times when it is created.  A shell's ``>`` changes
+    those of modification and of change (O_TRUNC), and no read of `register` succeeds, so its time of access stays
+    (tests/kernel/test_facts.py).
+    """
+    try:
+        if isinstance(directory, int):
+            register = os.stat("register", dir_fd=directory)
+        else:
+            register = os.stat(f"{directory}/register")
+    except OSError:
+        return 0
+    return register.st_atime_ns if register.st_dev == device else 0
 
 
 def is_sealed(mounted: Mounted) -> bool:

@@ -117,7 +117,9 @@ class Writer:
 
     def _open_by_path(self, name: str) -> int:
         descriptor = os.open(f"{self._mounted.directory}/{name}", _OPEN)
-        if os.fstat(descriptor).st_dev != self._mounted.device:
+        file, created = os.fstat(descriptor), self._mounted.created
+        another = name == "register" and created not in (0, file.st_atime_ns)
+        if another or file.st_dev != self._mounted.device:
             os.close(descriptor)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return descriptor

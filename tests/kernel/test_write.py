@@ -4,10 +4,11 @@ import errno
 import os
 
 import pytest
-from support.instance import Instance
+from support.instance import MOUNT_POINT, Instance
 
+from binfmtd.errors import MountError
 from binfmtd.kernel.instance import Instance as Opened
-from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.mount import Mounted, created_at
 from binfmtd.kernel.writer import Writer, Wrote
 
 NAMES = ("one", "two", "three", "four", "five")
@@ -55,3 +56,19 @@ def test_by_path(instance: Instance) -> None:
     with pytest.raises(FileNotFoundError):
         Writer(there._replace(device=there.device + 1)).register([line("two")])
     assert instance.names() == ["one"]
+
+
+@pytest.mark.usefixtures("private_instances")
+def test_the_next_instance(instance: Instance) -> None:
+    """An instance at the same path is another one, also where the kernel gives it the device number of the last one."""
+    before = mounted(instance)
+    before = before._replace(created=created_at(before.directory, before.device))
+    with Opened(before):
+        pass
+    instance.shell(f"umount {MOUNT_POINT}; mount -t binfmt_misc binfmt_misc {MOUNT_POINT}", check=True)
+    for there in (before, before._replace(device=mounted(instance).device)):
+        with pytest.raises(MountError):
+            Opened(there)
+        with pytest.raises(FileNotFoundError):
+            Writer(there).register([line("one")])
+    assert instance.names() == []
