@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from binfmtd.errors import DAMAGE
+from binfmtd.errors import DAMAGE, StateError
 from binfmtd.files.atomic import read_state, write_state
+from binfmtd.files.cure import cure
 from binfmtd.files.trust import Trust
 from binfmtd.host import facts as host
 from binfmtd.host.interpreters import file_identity, look_at, program_heads, read_head
@@ -85,6 +86,7 @@ class HostFacts:
         """``writes``: True if native.json may be written."""
         self.interpreters = interpreters or InterpretersNow()
         self._state_dir = state_dir
+        self._path = os.path.join(state_dir or "", NATIVE_FILE)
         self._writes = writes
         self._failing: dict[str, TriedInterpreter] = {}  # by path
         self._native: frozenset[str] | None = None
@@ -128,19 +130,32 @@ class HostFacts:
     def native(self, observed: ObservedState | None) -> frozenset[str]:
         """Return the architectures that run without a handler: as found out in this boot, else by trying."""
         if self._native is None:
-            self._native = self._load()
+            with suppress(OSError):  # the next start tries again
+                self._record(observed)
+        return self._native or frozenset()
+
+    def record(self, observed: ObservedState | None) -> None:
+        """Store in native.json what ``native`` returns, for this boot.  Raises StateError."""
+        if not self._boot_id:
+            raise StateError(f"{NATIVE_FILE} would have no date: /proc/sys/kernel/random/boot_id cannot be read")
+        try:
+            self._record(observed)
+        except OSError as error:
+            raise StateError(f"{self._path}: {error.strerror}: {cure(error)}") from None
+
+    def _record(self, observed: ObservedState | None) -> None:
+        self._native = self._load()
         if self._native is None:
             from binfmtd.host.native import find_native
 
             self._native = find_native(observed)
             self._save(self._native)
-        return self._native
 
     def _load(self) -> frozenset[str] | None:
         if self._state_dir is None or not self._boot_id:
             return None
         try:
-            content = json.loads(read_state(os.path.join(self._state_dir, NATIVE_FILE)))
+            content = json.loads(read_state(self._path))
             if content["boot_id"] != self._boot_id:
                 return None
             return frozenset(str(name) for name in content["native"])
@@ -151,8 +166,7 @@ class HostFacts:
         if self._state_dir is None or not self._boot_id or not self._writes:
             return
         text = json.dumps({"boot_id": self._boot_id, "native": sorted(native)})
-        with suppress(OSError):  # the next start tries again
-            write_state(os.path.join(self._state_dir, NATIVE_FILE), text.encode())
+        write_state(self._path, text.encode())
 
 
 def paths_of(config: Config) -> list[str]:

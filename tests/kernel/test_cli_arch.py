@@ -1,6 +1,7 @@
 """``binfmtd arch``: the catalog, as this host sees it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -98,3 +99,15 @@ def test_recorded_for_a_daemon_that_may_not_try(cli: Cli, tmp_path: Path) -> Non
     assert (recorded.status, recorded.stdout, recorded.stderr) == (0, "", "")
     answer = json.loads(kept.read_text())
     assert (answer["boot_id"], set(answer["native"])) == (boot_id(), natively)
+    again = cli("arch", "--record", config="no TOML")
+    assert (again.status, again.stdout, again.stderr) == (0, "", "")
+
+
+def test_a_result_that_cannot_be_stored(cli: Cli, tmp_path: Path) -> None:
+    """`--record` exits with 1 and names the file and the remedy; other commands work without the file."""
+    (tmp_path / "state").mkdir(mode=0o755, exist_ok=True)
+    (tmp_path / "state" / "native.json").mkdir()
+    recorded = cli("arch", "--record", config="")
+    assert recorded.status == 1
+    assert re.search(r"state/native\.json: .+: .+", recorded.message), recorded.message
+    assert cli("arch", config="").status == 0

@@ -36,11 +36,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """List the architectures and return 0.  Raises UsageError for a name that the catalog does not have."""
+    """List the architectures and return 0.
+
+    Raises UsageError for a name that the catalog does not have, and StateError if ``--record`` cannot store anything.
+    """
     given = parser().parse_args(arguments)
     if given.record:
         make_state_dir(directory := state_dir(given))
-        HostFacts(directory).native(observe(given.mount))
+        HostFacts(directory).record(observe(given.mount))
         return 0
     try:
         wanted = [find_architecture(name) for name in given.names] or list(CATALOG.values())
