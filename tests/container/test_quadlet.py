@@ -8,28 +8,19 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.cli import CHECKOUT, Result, run
+from support.cli import CHECKOUT, run
 from support.containers import Machine
+from support.quadlet import generate
 from support.waiting import SLOWNESS, wait_until
 
 pytestmark = pytest.mark.container
 
 SOURCE = CHECKOUT / "packaging/quadlet"
-GENERATORS = ("/usr/libexec/podman/quadlet", "/usr/lib/podman/quadlet")
 # The generator's own: a new container at each start, which ends with the unit.
 GENERATED = ["--cidfile=%t/%N.cid", "--replace", "--rm", "--cgroups=split"]
 # Which the document describes apart from its command: how systemd learns of the start, the config, the state directory.
 OURS = ["--sdnotify=container", "-v", "/etc/binfmtd:/etc/binfmtd:ro", "-v", "/run/binfmtd:/run/binfmtd"]
 IMAGES = {"localhost/binfmtd:latest", "binfmtd"}
-
-
-def generate(source: Path, units: Path) -> Result:
-    """Run podman's generator; its messages are on stderr, and not in the kernel's log."""
-    generator = next((path for path in GENERATORS if Path(path).exists()), None)
-    if generator is None:
-        pytest.skip("podman's generator is not here: `make test-containers` installs podman")
-    environment = {"PATH": "/usr/bin:/bin", "QUADLET_UNIT_DIRS": str(source)}
-    return run([generator, "-no-kmsg-log", str(units)], env=environment)
 
 
 @pytest.fixture(scope="module")
