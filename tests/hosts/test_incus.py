@@ -6,7 +6,7 @@ incusd runs on a private host, on which binfmtd runs as well.
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.booted import ENTRY, MOUNT_POINT
+from support.booted import ENTRY, MOUNT_POINT, UNIT
 from support.incus import IncusContainer, IncusHost, unpack
 from support.nested_checks import (
     HostDaemon,
@@ -24,6 +24,7 @@ Needs = Callable[..., None]
 
 HOST, CONTAINER = 42, 51  # `probe` and `doctor` take 42 for a working emulator
 BIND = f"lxc.mount.entry = {MOUNT_POINT} {MOUNT_POINT.lstrip('/')} none bind 0 0"
+OWN = f"lxc.mount.entry = binfmt_misc {MOUNT_POINT.lstrip('/')} binfmt_misc rw 0 0"
 
 
 @pytest.fixture(scope="module")
@@ -81,4 +82,20 @@ def test_the_host_bound_in(host: IncusHost, daemon: HostDaemon, container: Incus
     assert done.status == 1
     assert "belongs to an outer user namespace, and only root of that one may write to it" in done.stderr
     container.stop()
+    assert (host.instance.all_inodes(), daemon.repairs()) == (before, repairs)
+
+
+def test_an_instance_that_the_config_mounts(host: IncusHost, daemon: HostDaemon, container: IncusContainer) -> None:
+    """With that line in raw.lxc it has an instance of its own at each start, which its service keeps."""
+    before, repairs = host.instance.all_inodes(), daemon.repairs()
+    container.set_raw(OWN)
+    for _ in range(2):
+        container.start()
+        assert ENTRY not in container.entries()
+        container.systemctl("start", UNIT)
+        assert_owner(container, "has an instance of its own")
+        assert container.answer() == CONTAINER
+        assert_repairs(container)
+        container.stop()
+    container.set_raw()
     assert (host.instance.all_inodes(), daemon.repairs()) == (before, repairs)
