@@ -1,21 +1,19 @@
 """The status page of a real daemon in a headless Chromium: light, dark and narrow, and loaded again by itself."""
 
 import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.browser import chromium, show
 from support.cli import CHECKOUT
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.report.page import REFRESH
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="takes selenium: make test-browser installs it")
 
 StartDaemon = Callable[..., Daemon]
 SHOTS = CHECKOUT / "build/page"
@@ -51,15 +49,8 @@ return [...document.querySelectorAll(".state")].map(each => {
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    """Yield Chromium, driven through chromedriver."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("takes chromium and chromium-driver: make test-browser installs them")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"):
-        options.add_argument(argument)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    """Yield Chromium."""
+    with chromium(tmp_path / "profile") as chrome:
         yield chrome
 
 
@@ -71,14 +62,6 @@ def page(browser: Any, start_daemon: StartDaemon) -> tuple[Any, Daemon]:
     daemon = start_daemon(CONFIG.format(port=port))
     browser.get(f"http://127.0.0.1:{port}/status")
     return browser, daemon
-
-
-def show(browser: Any, scheme: str, size: tuple[int, int]) -> None:
-    width, height = size
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
