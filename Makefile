@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench \
-    test-packages man deep-programs completions sdist deb rpm install uninstall setup tools test-tools clean
+    test-packages man docs deep-programs completions sdist deb rpm install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -134,9 +134,10 @@ test-packages: setup ## test the packages: RPM on an empty tree and on a booted 
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/packages
 
-test-browser: setup $(VENV)/.stamp-browser ## test the status page of a real daemon in a headless Chromium
+test-browser: setup $(VENV)/.stamp-browser ## test the status page of a real daemon, and the web site, in a headless Chromium
 	@$(NEED) chromium 'command -v chromium' chromium-driver 'command -v chromedriver'
-	$(BIN)/python -m pytest -m '' tests/kernel/test_page.py
+	-@$(MAKE) --no-print-directory $(MKDOCS)/.stamp # without it the tests of the site are skipped
+	$(BIN)/python -m pytest -m '' tests/kernel/test_page.py tests/site
 
 $(VENV)/.stamp-browser: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[browser]'
@@ -193,6 +194,17 @@ define titled
 	{ printf '# $(1) 7 "" "binfmtd" "Miscellaneous Information Manual"\n\n## NAME\n$(1) - $(2)\n\n## DESCRIPTION\n'; \
 	    sed 1d $< | awk -f docs/man/tables.awk; } | go-md2man -out $@
 endef
+
+MKDOCS := build/mkdocs
+docs: $(MKDOCS)/.stamp ## the documents as a web site with a search, in build/site: it needs no server and no network
+	@# The variable leaves out a notice of the theme, which packaging/site/requirements.txt has.
+	@NO_MKDOCS_2_WARNING=1 $(MKDOCS)/bin/mkdocs build --config-file packaging/site/mkdocs.yml
+
+$(MKDOCS)/.stamp: packaging/site/requirements.txt
+	@$(NEED) python3 'command -v $(PYTHON)' python3-venv '$(PYTHON) -c "import ensurepip"'
+	@test -x $(MKDOCS)/bin/pip || $(PYTHON) -m venv $(MKDOCS)
+	@$(MKDOCS)/bin/pip install --quiet --requirement $<
+	@touch $@
 
 deep-programs: ## compile the programs of `binfmtd probe --deep` anew, with the compiler of Debian 13
 	@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19'
