@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from binfmtd.catalog.deep_checks import DeepProgram, program_of
 from binfmtd.errors import ProbeError, UsageError
+from binfmtd.files.packaged import read_packaged
 from binfmtd.host.exec_files import Programs
 from binfmtd.model.execution import Refusal
 
-_DIRECTORY = os.path.join(os.path.dirname(__file__), "deep_programs")
+_DIRECTORY = "host/deep_programs"
 # Programs that do nothing, with their arguments; the first one that exists and is dynamic is run.
 _DO_NOTHING = (("/bin/true",), ("/usr/bin/true",), ("/bin/sh", "-c", ":"))
 
@@ -24,12 +25,10 @@ class Tree(NamedTuple):
 
 def deep_program(program: DeepProgram, build: str) -> bytes:
     """Return the content of a program.  Raises ProbeError if its file cannot be read."""
-    path = os.path.join(_DIRECTORY, f"{program.file}-{build}")
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_packaged(f"{_DIRECTORY}/{program.file}-{build}")
     except OSError as error:
-        raise ProbeError(f"{path}: {error.strerror}: install binfmtd again") from None
+        raise ProbeError(f"{error.filename}: {error.strerror}: install binfmtd again") from None
 
 
 def tree_at(root: str) -> Tree:
