@@ -1,11 +1,11 @@
-"""For the packages: the source archive and the RPM package, which are built once."""
+"""For the packages: the source archive, the RPM package and the one file, which are built once."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 from support.cli import CHECKOUT, run
-from support.required import unavailable
+from support.required import require, unavailable
 from support.waiting import SLOWNESS
 
 from binfmtd import __version__
@@ -29,3 +29,12 @@ def rpm() -> Path:
     done = run(["make", "-C", str(CHECKOUT), "rpm"], timeout=BUILD_SECONDS)
     assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
     return CHECKOUT / f"build/rpm/RPMS/noarch/binfmtd-{__version__}-1.noarch.rpm"
+
+
+@pytest.fixture(scope="session")
+def one_file() -> Path:
+    """Build the one file, and return its path."""
+    require("test-packages", ("mmdebstrap", "make"), "`make one-file` enters a root tree")
+    done = run(["make", "-C", str(CHECKOUT), "one-file"], timeout=BUILD_SECONDS)
+    assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
+    return CHECKOUT / "build/onefile/binfmtd"

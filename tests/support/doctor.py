@@ -12,7 +12,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
-from support.cli import Cli
+from support.cli import Cli, Result
 from support.daemon import Daemon
 from support.programs import FOREIGN
 
@@ -24,6 +24,11 @@ ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '{}
 
 _WORDS = ("correct [emulators] paths", "put the file there again")  # where no command is the remedy
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root: only that may enter from outside")
+
+
+def failures(result: Result) -> list[tuple[str, str]]:
+    """Return the section and the check of each failure in the document of `doctor --json`."""
+    return [(found["section"], found["check"]) for found in result.json["findings"] if found["level"] == "failure"]
 
 
 class Doctor(Cli):
