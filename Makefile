@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench \
-    test-packages man docs deep-programs completions sdist deb rpm install uninstall setup tools test-tools clean
+    test-packages man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -128,7 +128,7 @@ test-emulators: setup ## test the store of emulators with a real registry, archi
 	-@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19' # only Debian 13 has these
 	$(BIN)/python -m pytest tests/emulators tests/unit/test_deep_programs.py
 
-test-packages: setup ## test the packages: RPM on an empty tree and on a booted Debian, the service under OpenRC, the recipes; needs apt, and root
+test-packages: setup ## test the packages: RPM on an empty tree and on a booted Debian, the one file on a Debian 12 without Python, the service under OpenRC, the recipes; needs apt, and root
 	@$(NEED) rpm 'command -v rpmbuild' rpmlint 'command -v rpmlint' systemd-container 'command -v systemd-nspawn' \
 	    mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
@@ -230,6 +230,10 @@ deb: sdist ## the Debian package, in build/deb, checked by lintian
 	tar --extract --file=$(SDIST) --directory=build/deb
 	cd build/deb/binfmtd-$(VERSION) && dpkg-buildpackage --no-sign
 	lintian --pedantic --fail-on error,warning,info,pedantic build/deb/binfmtd_$(VERSION)_*.changes
+
+one-file: setup ## one program with Python in it, build/onefile/binfmtd, for hosts whose Python is older than 3.11 or missing
+	@$(NEED) mmdebstrap 'command -v mmdebstrap' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	@$(BIN)/python packaging/onefile/make.py
 
 # Where rpmbuild sees no installed packages, it cannot check what the build requires.
 RPMBUILD := rpmbuild $(if $(wildcard /etc/debian_version),--nodeps)
