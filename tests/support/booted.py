@@ -56,7 +56,6 @@ find "$group" -depth -type d -exec rmdir {} +
 NSPAWN = (
     "systemd-nspawn",
     "--quiet",
-    "--boot",
     "--register=no",
     "--keep-unit",
     "--console=pipe",
@@ -65,7 +64,7 @@ NSPAWN = (
 
 
 class System(ABC):
-    """A Debian with systemd as process 1; ``root`` is its root directory, seen from here."""
+    """A Debian, by default with systemd as process 1; ``root`` is its root directory, seen from here."""
 
     root: Path
 
@@ -112,12 +111,75 @@ class System(ABC):
         file.write_text(text)
 
 
-class Booted(System):
+class NspawnMachine(System):
+    """A root directory that systemd-nspawn starts, from its boot to ``close``, with a binfmt_misc of its own.
+
+    A subclass makes ``root``, then calls ``_boot``.
+    """
+
+    init: str  # the name of process 1
+    boot_seconds: int
+
+    def _boot(self, directory: Path, *arguments: str) -> None:
+        """Start it with these arguments of systemd-nspawn, and wait until it is up; ``directory`` gets its log."""
+        self._log = (directory / "console.log").open("wb")
+        nspawn = [*NSPAWN, f"--directory={self.root}", *arguments]
+        self._nspawn = subprocess.Popen(
+            ["unshare", "--mount", "--propagation=private", "sh", "-c", BOOT, "sh", *nspawn],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            self._leader = wait_until(self._find_leader, 60, "process 1 of the machine")
+            namespace_of_its_own(self._leader)  # and so no binfmt_misc of ours
+            wait_until(self.is_up, self.boot_seconds, "a system that is up")
+        except BaseException as error:
+            error.add_note(self.console())
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill process 1 of the machine, as a power cut would; the kernel then kills its other processes."""
+        for leader in self._leaders():
+            os.kill(leader, 9)
+        self._nspawn.wait(60 * SLOWNESS)
+        self._log.close()
+        shutil.rmtree(self.root)
+
+    def console(self) -> str:
+        """Return what the machine has printed since its boot."""
+        return Path(self._log.name).read_text(errors="replace")
+
+    def entering(self, *argv: str) -> list[str]:
+        return ["nsenter", "--target", str(self._leader), "--all", "--", *argv]
+
+    def _leaders(self) -> list[int]:
+        """Return the children of systemd-nspawn, which is the shell's only child."""
+        return [leader for nspawn in _children(self._nspawn.pid) for leader in _children(nspawn)]
+
+    def _find_leader(self) -> int:
+        """Return the id of the machine's process 1 in our namespace, or 0."""
+        assert self._nspawn.poll() is None, self.console()
+        return next((leader for leader in self._leaders() if _name(leader) == self.init), 0)
+
+
+class Booted(NspawnMachine):
     """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here.
 
     Its Debian has these ``packages``; ``options`` are more options of mmdebstrap, ``masked`` units that it does
     not start, ``nspawn`` more options of systemd-nspawn.  binfmtd is ``installed`` if the suite can run it.
     """
+
+    init = "systemd"
+    boot_seconds = 300
 
     def __init__(
         self,
@@ -136,46 +198,7 @@ class Booted(System):
         wanted = self.root / "etc/systemd/system/sysinit.target.wants"
         wanted.mkdir(parents=True, exist_ok=True)
         (wanted / "mounting.service").symlink_to("../mounting.service")
-        self._log = (directory / "console.log").open("wb")
-        boot = [*NSPAWN, *nspawn, f"--directory={self.root}"]
-        self._nspawn = subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", "sh", "-c", BOOT, "sh", *boot],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            self._leader = wait_until(self._find_leader, 60, "process 1 of the machine")
-            namespace_of_its_own(self._leader)  # and so no binfmt_misc of ours
-            wait_until(self.is_up, 300, "a system that is up")
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Kill process 1 of the machine, as a power cut would; the kernel then kills its other processes."""
-        for pid in _children(self._nspawn.pid):  # the shell's only one is systemd-nspawn
-            for leader in _children(pid):
-                os.kill(leader, 9)
-        self._nspawn.wait(60 * SLOWNESS)
-        self._log.close()
-        shutil.rmtree(self.root)
-
-    def _find_leader(self) -> int:
-        """Return the id of the machine's process 1 in our namespace, or 0."""
-        assert self._nspawn.poll() is None, Path(self._log.name).read_text(errors="replace")
-        leaders = [leader for pid in _children(self._nspawn.pid) for leader in _children(pid)]
-        return leaders[0] if leaders and Path(f"/proc/{leaders[0]}/comm").read_text() == "systemd\n" else 0
-
-    def entering(self, *argv: str) -> list[str]:
-        return ["nsenter", "--target", str(self._leader), "--all", "--", *argv]
+        self._boot(directory, "--boot", *nspawn)
 
     def install_emulator(self, status: int) -> None:
         """Install or upgrade a package with dpkg; its emulator for riscv64 exits with this status."""
@@ -240,6 +263,13 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
         return []
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _checked(*command: str) -> None:
