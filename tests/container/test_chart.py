@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 from support.cli import CHECKOUT, run
-from support.manifests import CUSTOM, KUBERNETES, Documents, build, one, tool, validator, versions, yaml
-
-from binfmtd.config.load import load
-from binfmtd.files.trust import Trust
+from support.manifests import CUSTOM, KUBERNETES, Documents, build, load_config, one, tool, validator, versions, yaml
 
 pytestmark = pytest.mark.container
 
@@ -166,18 +163,8 @@ def test_schemas(helm: Any, case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_config_is_valid(helm: Any, case: str, tmp_path: Path) -> None:
     """The ConfigMap's files, at the DaemonSet's paths, are a config without a warning; the values can be combined."""
-    documents = render(helm, CASES[case])
-    data = one(documents, "ConfigMap")["data"]
-    volumes = one(documents, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
-    (items,) = (volume["configMap"]["items"] for volume in volumes if volume["name"] == "config")
-    assert {item["key"] for item in items} == data.keys()
-    for item in items:
-        (tmp_path / item["path"]).parent.mkdir(exist_ok=True)
-        (tmp_path / item["path"]).write_text(data[item["key"]])
-    config = load(str(tmp_path / "binfmtd.toml"), trust=Trust.of_this_process())
-    assert config.warnings == ()
-    assert config.policy.reload_on_change
     values = CASES[case]
+    config = load_config(render(helm, values), tmp_path)
     assert (config.labels is not None) == ("nodeFeatureDiscovery" in values)
     assert config.policy.sealed == (values["sealed"].get("value", True) if "sealed" in values else None)
 

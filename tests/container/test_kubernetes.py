@@ -9,13 +9,11 @@ import pytest
 from support.config_map import ConfigMap
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
-from support.manifests import CUSTOM, KUBERNETES, build, one, validator, versions, yaml
+from support.manifests import CUSTOM, KUBERNETES, build, load_config, one, validator, versions, yaml
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.config.load import load
-from binfmtd.files.trust import Trust
 
 pytestmark = pytest.mark.container
 
@@ -48,17 +46,7 @@ def test_a_schema_can_reject() -> None:
 @pytest.mark.parametrize("directory", [path for path in KUSTOMIZATIONS if path.name != "sidecar"], ids=lambda p: p.name)
 def test_the_config_is_valid(directory: Path, tmp_path: Path) -> None:
     """The ConfigMap's files, at the DaemonSet's paths, are a config without a warning, with ``reload_on_change``."""
-    documents = build(directory)
-    data = one(documents, "ConfigMap")["data"]
-    volumes = one(documents, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
-    (items,) = (volume["configMap"]["items"] for volume in volumes if volume["name"] == "config")
-    assert {item["key"] for item in items} == data.keys()
-    for item in items:
-        (tmp_path / item["path"]).parent.mkdir(exist_ok=True)
-        (tmp_path / item["path"]).write_text(data[item["key"]])
-    config = load(str(tmp_path / "binfmtd.toml"), trust=Trust.of_this_process())
-    assert config.warnings == ()
-    assert config.policy.reload_on_change
+    config = load_config(build(directory), tmp_path)
     assert (config.labels is not None) == (directory.name == "node-feature-discovery")
     assert config.policy.sealed == (True if directory.name == "sealed" else None)
 

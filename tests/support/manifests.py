@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from binfmtd.config.load import load
+from binfmtd.files.trust import Trust
+from binfmtd.model.config import Config
 from support.cli import CHECKOUT, run
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not here: `make test-containers` installs it")
@@ -44,6 +47,24 @@ def one(documents: Documents, kind: str) -> dict[str, Any]:
     """Return the only object of a kind."""
     (found,) = (document for document in documents if document["kind"] == kind)
     return found
+
+
+def load_config(documents: Documents, directory: Path) -> Config:
+    """Write the ConfigMap's files to the DaemonSet's paths in a directory, and load them; assert there is no warning.
+
+    Each key of the ConfigMap has a path, and the config says ``reload_on_change``.
+    """
+    data = one(documents, "ConfigMap")["data"]
+    volumes = one(documents, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    (items,) = (volume["configMap"]["items"] for volume in volumes if volume["name"] == "config")
+    assert {item["key"] for item in items} == data.keys()
+    for item in items:
+        (directory / item["path"]).parent.mkdir(exist_ok=True)
+        (directory / item["path"]).write_text(data[item["key"]])
+    config = load(str(directory / "binfmtd.toml"), trust=Trust.of_this_process())
+    assert config.warnings == ()
+    assert config.policy.reload_on_change
+    return config
 
 
 def versions(directory: Path) -> list[str]:
