@@ -8,8 +8,7 @@ in an image.
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +83,6 @@ class Engine(PrivateHost):
         done = self.run("sh", "-c", f"kill -{signal} $(cat {PID_FILE})")
         assert done.status == 0, done.stderr
         self._dockerd.wait(60)
-
-    @contextmanager
-    def registry(self) -> Iterator[None]:
-        """Run Debian's docker-registry at localhost:5000 of the engine's machine."""
-        config = self.directory / "registry.yml"
-        storage = {"filesystem": {"rootdirectory": str(self.directory / "registry")}}
-        config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": "localhost:5000"}}))
-        server = self.start_logged("registry", ["docker-registry", "serve", str(config)])
-        try:
-            probe = "exec 3<>/dev/tcp/localhost/5000"
-            wait_until(lambda: self.run("bash", "-c", probe).status == 0, 30, "the registry")
-            yield
-        finally:
-            self.run("pkill", "docker-registry")
-            server.wait(60)
 
     def close(self) -> None:
         """End everything, dockerd and the network with it."""

@@ -7,6 +7,7 @@ writable directories ends with the host.
 What runs there is in a user namespace, which binfmtd detects; ``FIRST_NAMESPACE`` in support/containers.py hides that.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -136,6 +137,21 @@ class PrivateHost:
         """Start a program on the host, which logs to NAME.log in its directory; ``prefix`` precedes the command."""
         with (self.directory / f"{name}.log").open("ab") as log:
             return subprocess.Popen([*prefix, *self.entering(argv)], stdout=log, stderr=log)
+
+    @contextmanager
+    def registry(self) -> Iterator[None]:
+        """Run Debian's docker-registry at localhost:5000 of the host."""
+        config = self.directory / "registry.yml"
+        storage = {"filesystem": {"rootdirectory": str(self.directory / "registry")}}
+        config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": "localhost:5000"}}))
+        server = self.start_logged("registry", ["docker-registry", "serve", str(config)])
+        try:
+            probe = "exec 3<>/dev/tcp/localhost/5000"
+            wait_until(lambda: self.run("bash", "-c", probe).status == 0, 30, "the registry")
+            yield
+        finally:
+            self.run("pkill", "docker-registry")
+            server.wait(60)
 
     @contextmanager
     def executing(self, archive: Path) -> Iterator["Executing"]:
