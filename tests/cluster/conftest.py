@@ -14,8 +14,9 @@ from support.docker_images import BASE, DATA, NEEDED, build_images, copy_checkou
 from support.docker_images import BUILD as DOCKER
 from support.engine import Engine
 from support.foreign_tree import arm64_archive
+from support.helm import Helm
 from support.kubernetes_programs import programs
-from support.pods import Pods
+from support.pods import FOREIGN, Pods
 from support.required import require
 
 BUILD = CHECKOUT / "build" / "cluster"
@@ -46,12 +47,12 @@ def images(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         build_images(engine, checkout)
         names = name_images(engine, "registry.example.com", "0.1.0")
         names += name_images(engine, "registry.example.com", "0.1.1")
-        names += [BASE, "k8s.gcr.io/pause:3.2", "registry.example.com/foreign:1"]
+        names += [BASE, "k8s.gcr.io/pause:3.2", FOREIGN]
         pause = tmp_path_factory.mktemp("pause")
         (pause / "Dockerfile").write_text(f'FROM {BASE}\nENTRYPOINT ["sleep", "infinity"]\n')
         engine.checked("build", "--tag=k8s.gcr.io/pause:3.2", str(pause))
         # A node asks for images of its own architecture only, so this one claims to be one.
-        engine.import_tree(arm64_archive(DOCKER), "registry.example.com/foreign:1", "linux/amd64")
+        engine.import_tree(arm64_archive(DOCKER), FOREIGN, "linux/amd64")
         saved = engine.run("sh", "-c", 'archive=$1; shift; docker save "$@" >"$archive"', "sh", "/run/a.tar", *names)
         assert saved.status == 0, saved.stderr
         shutil.copyfile(engine.root / "run" / "a.tar", archive)
@@ -91,6 +92,14 @@ def install(cluster: Cluster, checkout: Path, tmp_path: Path) -> Install:
         return pods
 
     return apply
+
+
+@pytest.fixture
+def helm(cluster: Cluster, checkout: Path, tmp_path: Path) -> Iterator[Helm]:
+    """Return helm, with the chart of the checkout, and without the namespace binfmtd."""
+    helm = Helm(cluster, tmp_path / "helm", checkout / "packaging" / "helm")
+    yield helm
+    helm.remove_namespace()
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from support.cluster import READY_SECONDS, Cluster
-from support.pods import IN_NAMESPACE, Pods
+from support.pods import FOREIGN, Pods, machine_in_a_pod
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
 Install = Callable[..., Pods]
 ENTRY = "qemu-aarch64"
-FOREIGN = "registry.example.com/foreign:1"
 
 
 def test_sealed(cluster: Cluster, install: Install, arm64: Path) -> None:
@@ -157,12 +156,4 @@ def test_a_sidecar_that_fails(cluster: Cluster, checkout: Path, tmp_path: Path) 
 def test_an_ordinary_pod(cluster: Cluster, install: Install) -> None:
     """An ordinary pod of the node can run an image of another architecture."""
     install()
-    overrides = {"apiVersion": "v1", "spec": {"automountServiceAccountToken": False}}
-    run = ["run", "build", f"--image={FOREIGN}", "--restart=Never", f"--overrides={json.dumps(overrides)}"]
-    cluster.checked(*run, "--", "/bin/uname", "-m")
-
-    def log() -> str:
-        return cluster.kubectl("logs", "build").stdout
-
-    wait_until(lambda: log() == "aarch64\n", READY_SECONDS, "the build's output")
-    assert cluster.kubectl(IN_NAMESPACE, "get", "pods").status == 0
+    assert machine_in_a_pod(cluster) == "aarch64\n"

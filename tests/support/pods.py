@@ -10,6 +10,7 @@ from support.waiting import wait_until
 
 SET = "daemonset/binfmtd"
 IN_NAMESPACE = "--namespace=binfmtd"
+FOREIGN = "registry.example.com/foreign:1"  # an image with programs for arm64
 
 
 class Pods:
@@ -25,15 +26,16 @@ class Pods:
         self.cluster.checked("apply", "-k", str(self.kustomization))
 
     def write_config(self, text: str, *, hurry: bool = True) -> None:
-        """Write the base's config, and apply it.
-
-        ``hurry``: change the pod's annotations, too, so that the kubelet brings the config at once, not in a minute.
-        """
+        """Write the base's config, apply it, and by default ``hurry``."""
         (self.kustomization / "binfmtd.toml").write_text(text)
         self.apply()
         if hurry and self.pods():
-            self._changes += 1
-            self.kubectl("annotate", "pods", "--all", "--overwrite", f"change={self._changes}")
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Change the pod's annotations, so that the kubelet brings a new config at once, not in a minute."""
+        self._changes += 1
+        self.kubectl("annotate", "pods", "--all", "--overwrite", f"change={self._changes}")
 
     def kubectl(self, *arguments: str) -> Result:
         """Run kubectl in binfmtd's namespace; AssertionError with its messages if it fails."""
@@ -93,3 +95,13 @@ class Pods:
         """Return the lines that the daemon has logged, in their order."""
         lines = self.kubectl("logs", self.name, "--container=binfmtd").stdout.splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def machine_in_a_pod(cluster: Cluster) -> str:
+    """Run ``uname -m`` of an image for arm64 in an ordinary pod, and return its output."""
+    overrides = {"apiVersion": "v1", "spec": {"automountServiceAccountToken": False}}
+    run = ["run", "build", f"--image={FOREIGN}", "--restart=Never", f"--overrides={json.dumps(overrides)}"]
+    cluster.checked(*run, "--", "/bin/uname", "-m")
+    ended = ("Succeeded", "Failed")
+    wait_until(lambda: cluster.get("pod", "build")["status"]["phase"] in ended, READY_SECONDS, "the end of the pod")
+    return cluster.checked("logs", "build").stdout

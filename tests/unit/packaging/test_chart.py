@@ -67,3 +67,10 @@ def test_the_version() -> None:
     """The chart installs the version of this source: appVersion is the image's tag."""
     (found,) = re.findall(r"^appVersion: (.*)$", (CHART / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
     assert found == __version__
+
+
+def test_the_versions_in_the_commands() -> None:
+    """The README's commands for a registry name the chart's own version."""
+    (version,) = re.findall(r"^version: (.*)$", (CHART / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"binfmtd-(\d\S*)\.tgz|--version (\S+)", readme) == [(version, ""), ("", version)]
