@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from support.cli import CHECKOUT, run
 from support.manifests import CUSTOM, KUBERNETES, Documents, build, load_config, one, tool, validator, versions, yaml
+from support.registry import PASSWORD, USER, Registry
+from support.required import unavailable
 
 pytestmark = pytest.mark.container
 
@@ -241,6 +243,28 @@ def test_package(helm: Any, tmp_path: Path) -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     assert archive.name == f"binfmtd-{version}.tgz"
     assert render(helm, EVERYTHING, archive) == render(helm, EVERYTHING)
+
+
+def test_a_registry(helm: Any, tmp_path: Path) -> None:
+    """A registry with a password takes the chart as an OCI artefact, and gives back the archive byte by byte."""
+    if shutil.which("docker-registry") is None:
+        unavailable("not here: docker-registry; `make test-containers` installs it")
+    archive = Path(helm.package(str(CHART), destination=str(tmp_path)))
+    version = archive.stem.removeprefix("binfmtd-")
+    pulled = tmp_path / "pulled"
+    pulled.mkdir()
+    with (
+        Registry(tmp_path / "registry", credentials=True) as registry,
+        helm.RegistryClient(plain_http=True, credentials_file=tmp_path / "credentials.json") as client,
+    ):
+        remote = f"oci://{registry.address}/charts"
+        with pytest.raises(helm.HelmRegistryError):
+            client.push(archive, remote, plain_http=True)
+        client.login(registry.address, USER, PASSWORD, plain_http=True)
+        client.push(archive, remote, plain_http=True)
+        assert client.tags(f"{remote}/binfmtd") == [version]
+        client.pull(f"{remote}/binfmtd", version=version, destination=pulled, plain_http=True)
+    assert (pulled / archive.name).read_bytes() == archive.read_bytes()
 
 
 def test_the_notes(helm: Any) -> None:
