@@ -166,6 +166,28 @@ def test_the_images(tmp_path: Path) -> None:
     assert names == [f"{image}{name}@{digest}" for name in ("", "-slim", "-binfmt")]
 
 
+def test_the_chart(tmp_path: Path) -> None:
+    """The chart is pushed as an OCI artefact, signed by the digest that helm prints, and named in images.txt."""
+    log, digest = tmp_path / "log", f"sha256:{'1' * 64}"
+    charts = "ghcr.io/owner/binfmtd/charts"
+    pushed = f"Pushed: {charts}/binfmtd:{__version__}\nDigest: {digest}\n"  # what `helm push` prints, to stderr
+    stub(tmp_path / "bin", "cosign", f'echo "$@" >>{log}')
+    stub(tmp_path / "bin", "helm", f"echo \"$@\" >>{log}\n[ $1 != push ] || printf '%s' '{pushed}' >&2")
+    (tmp_path / "build/chart").mkdir(parents=True)
+    (tmp_path / f"build/chart/binfmtd-{__version__}.tgz").touch()
+    push = step("release.yml", "Push the chart and sign it")
+    facts = {"GITHUB_ACTOR": "owner", "GITHUB_REPOSITORY": "Owner/binfmtd", "HOME": str(tmp_path)}
+    environment = push.environment({"github.token": "secret"}) | on_path(tmp_path / "bin") | facts
+    done = run(push.command(tmp_path), cwd=tmp_path, env=environment)
+    assert done.status == 0, done.stderr
+    assert log.read_text().splitlines() == [
+        "registry login ghcr.io --username owner --password-stdin",
+        f"push build/chart/binfmtd-{__version__}.tgz oci://{charts}",
+        f"sign --yes {charts}/binfmtd@{digest}",
+    ]
+    assert (tmp_path / "build/images.txt").read_text() == f"{charts}/binfmtd:{__version__}@{digest}\n"
+
+
 def test_the_component(tmp_path: Path) -> None:
     """GitLab's schema allows the component's job, and docs/ci.md's use of it; the job uses each input."""
     text = (CHECKOUT / "packaging/gitlab/binfmtd.yml").read_text()
