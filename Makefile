@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench \
-    test-packages man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
+    test-packages lint-ansible man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -83,7 +83,7 @@ test-formats: setup ## every file of Debian's packages imported, update-binfmts 
 test-containers: setup $(VENV)/.stamp-containers ## build the images with podman, and run them; needs root
 	@$(NEED) podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \
 	    crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' shellcheck 'command -v shellcheck' \
-	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' docker-registry 'command -v docker-registry'
 	$(BIN)/python -m pytest tests/container
 
 $(VENV)/.stamp-containers: $(VENV)/.stamp
@@ -98,11 +98,12 @@ test-docker: setup ## run the images with a real Docker Engine, which has networ
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest -m '' tests/docker
 
-test-cluster: setup ## test the DaemonSet on a real Kubernetes 1.20 node, which is built once (7 minutes); 20 minutes, needs root
+test-cluster: setup $(VENV)/.stamp-containers ## test the DaemonSet and the Helm chart on a real Kubernetes 1.20 node, which is built once (7 minutes); 30 minutes, needs root
 	@$(NEED) docker.io 'command -v dockerd' docker-cli 'command -v docker' docker-buildx 'docker buildx version' \
 	    containerd 'command -v containerd' runc 'command -v runc' iptables 'command -v iptables' \
 	    slirp4netns 'command -v slirp4netns' golang-go 'command -v go' dpkg-dev 'command -v dpkg-source' \
-	    openssl 'command -v openssl' procps 'command -v pgrep' gcc-riscv64-linux-gnu 'command -v riscv64-linux-gnu-gcc' \
+	    docker-registry 'command -v docker-registry' openssl 'command -v openssl' procps 'command -v pgrep' \
+	    gcc-riscv64-linux-gnu 'command -v riscv64-linux-gnu-gcc' \
 	    libc6-dev-riscv64-cross 'test -e /usr/riscv64-linux-gnu/include/stdio.h' mmdebstrap 'command -v mmdebstrap' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest -m '' tests/cluster
@@ -130,9 +131,19 @@ test-emulators: setup ## test the store of emulators with a real registry, archi
 
 test-packages: setup ## test the packages: RPM on an empty tree and on a booted Debian, the one file on a Debian 12 without Python, the service under OpenRC, the recipes; needs apt, and root
 	@$(NEED) rpm 'command -v rpmbuild' rpmlint 'command -v rpmlint' systemd-container 'command -v systemd-nspawn' \
-	    mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
+	    mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' nix-bin 'command -v nix-instantiate' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/packages
+
+ANSIBLE := build/ansible
+lint-ansible: $(ANSIBLE)/.stamp ## check the Ansible role with ansible-lint, by the rules of its profile production
+	cd packaging/ansible && $(CURDIR)/$(ANSIBLE)/venv/bin/ansible-lint --offline --strict --profile production roles/binfmtd
+
+# In a virtual environment of its own: it brings some twenty packages.
+$(ANSIBLE)/.stamp:
+	@$(PYTHON) -m venv $(ANSIBLE)/venv
+	@$(ANSIBLE)/venv/bin/pip install --quiet 'ansible-lint>=25'
+	@touch $@
 
 test-browser: setup $(VENV)/.stamp-browser ## test the status page of a real daemon, and the web site, in a headless Chromium
 	@$(NEED) chromium 'command -v chromium' chromium-driver 'command -v chromedriver'
