@@ -139,7 +139,7 @@ ANSIBLE := build/ansible
 lint-ansible: $(ANSIBLE)/.stamp ## check the Ansible role with ansible-lint, by the rules of its profile production
 	cd packaging/ansible && $(CURDIR)/$(ANSIBLE)/venv/bin/ansible-lint --offline --strict --profile production roles/binfmtd
 
-# In a virtual environment of its own: it brings some twenty packages.
+# In a virtual environment of its own: it brings 32 packages.
 $(ANSIBLE)/.stamp:
 	@$(PYTHON) -m venv $(ANSIBLE)/venv
 	@$(ANSIBLE)/venv/bin/pip install --quiet 'ansible-lint>=25'
