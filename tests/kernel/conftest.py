@@ -40,6 +40,7 @@ SLOW = {
     "test_failover.py",
     "test_foreign.py",
     "test_hardships.py",
+    "test_json.py",
     "test_lifetime.py",
     "test_little.py",
     "test_looking.py",

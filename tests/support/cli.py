@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from support.instance import Instance
+from support.schemas import check_output
 from support.waiting import SLOWNESS
 
 BINFMTD = (sys.executable, "-m", "binfmtd")
@@ -62,8 +63,10 @@ class Result:
 
 
 def run(command: Iterable[str], **options: Any) -> Result:
-    """Run any command to its end."""
-    done = subprocess.run(list(command), check=False, **(TEXT | options))
+    """Run any command to its end; a document that one of binfmtd's commands prints has to fit its schema."""
+    words = list(command)
+    done = subprocess.run(words, check=False, **(TEXT | options))
+    check_output(words, done.stdout or "")
     return Result(done.returncode, done.stdout or "", done.stderr or "")
 
 
