@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench picture screenshots \
     test-packages lint-ansible man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -19,6 +19,9 @@ help: ## this list
 
 demo: setup ## the main job, on a private instance of binfmt_misc: register, run, remove, repair
 	@$(BIN)/binfmtd sandbox --log-level error -- $(BIN)/python tests/demo.py
+
+picture: setup ## draw docs/repair.svg, the session of the README, from a real terminal
+	$(BIN)/python tests/picture.py
 
 NOT_TESTED := build/not-tested
 test: export BINFMTD_NOT_TESTED := $(NOT_TESTED)
@@ -149,6 +152,10 @@ test-browser: setup $(VENV)/.stamp-browser ## test the status page of a real dae
 	@$(NEED) chromium 'command -v chromium' chromium-driver 'command -v chromedriver'
 	-@$(MAKE) --no-print-directory $(MKDOCS)/.stamp # without it the tests of the site are skipped
 	$(BIN)/python -m pytest -m '' tests/kernel/test_page.py tests/site
+
+screenshots: setup $(VENV)/.stamp-browser ## take the screenshots of docs/metrics.md with a headless Chromium
+	@$(NEED) chromium 'command -v chromium' chromium-driver 'command -v chromedriver'
+	$(BIN)/python tests/screenshots.py
 
 $(VENV)/.stamp-browser: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[browser]'
