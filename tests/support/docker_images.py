@@ -34,7 +34,7 @@ def build_images(engine: Engine, checkout: Path) -> None:
     """Build our images with the README's commands, on the base that the Containerfile names."""
     engine.remove_containers()
     if engine.docker("image", "inspect", BASE).status != 0:
-        engine.import_tree(_base(), BASE, "linux/amd64")
+        engine.import_tree(base_archive(), BASE, "linux/amd64")
     for fragment in fragments("README.md"):
         if fragment.text.startswith("docker build "):
             engine.run_line(fragment.text, checkout)
@@ -48,7 +48,7 @@ def name_images(engine: Engine, registry: str, tag: str = "latest") -> list[str]
     return names
 
 
-def _base() -> Path:
+def base_archive() -> Path:
     """Return the archive of a base as bare as Debian's slim image, with the settings that pip needs on this machine."""
     BUILD.mkdir(parents=True, exist_ok=True)
     archive = BUILD / "base.tar"
