@@ -14,6 +14,7 @@ from binfmtd import __version__
 pytestmark = pytest.mark.container
 
 TAG = f"v{__version__}"
+MACHINES = ("amd64", "arm64")
 
 
 def test_the_schemas() -> None:
@@ -115,7 +116,8 @@ def test_the_notes(tmp_path: Path) -> None:
 
 def test_the_checksums(tmp_path: Path) -> None:
     """The release's files have checksums that sha256sum verifies, and the signature is of the checksums."""
-    for name in ("packages/binfmtd.deb", "packages/binfmtd.tar.gz", "chart/binfmtd.tgz", "images/images.txt"):
+    names = ("packages/binfmtd.deb", "packages/binfmtd.tar.gz", "chart/binfmtd.tgz", "images/images.txt")
+    for name in (*names, "sbom-amd64/slim-amd64.cdx.json", "sbom-arm64/slim-arm64.cdx.json"):
         path = tmp_path / "artifacts" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -124,7 +126,7 @@ def test_the_checksums(tmp_path: Path) -> None:
     done = run(write.command(tmp_path), cwd=tmp_path, env=on_path(tmp_path / "bin"))
     assert done.status == 0, done.stderr
     release = tmp_path / "release"
-    assert run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=release).stdout.count(": OK\n") == 4
+    assert run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=release).stdout.count(": OK\n") == 6
     assert (release / "cosign").read_text().split()[-1] == "SHA256SUMS"
 
 
@@ -139,31 +141,57 @@ def test_the_images(tmp_path: Path) -> None:
         "github.repository": "Owner/binfmtd",
         "matrix.machine": "arm64",
     }
-    facts = {"GITHUB_REF_NAME": TAG, "GITHUB_REPOSITORY": "Owner/binfmtd", "GITHUB_SHA": "1234", "HOME": str(tmp_path)}
+    facts = {"GITHUB_REF_NAME": TAG, "GITHUB_REPOSITORY": "Owner/binfmtd", "GITHUB_REPOSITORY_OWNER": "Owner"}
     for name in ("Build and push", "Join the machines and sign"):
         each = step("release.yml", name)
-        environment = each.environment(values) | on_path(tmp_path / "bin") | facts
+        environment = each.environment(values) | on_path(tmp_path / "bin") | facts | {"HOME": str(tmp_path)}
         directory = CHECKOUT if name == "Build and push" else tmp_path
         done = run(each.command(tmp_path), cwd=directory, env=environment)
         assert done.status == 0, done.stderr
     lines = [line.removeprefix(f"{tmp_path}/bin/") for line in log.read_text().splitlines()]
     image = f"ghcr.io/owner/binfmtd:{__version__}"
-    built = [line for line in lines if line.startswith("docker build ")]
-    assert [re.findall(r"--target (\S+)", line) for line in built] == [["binfmtd"], ["slim"], ["binfmt"]]
-    assert all(f"--build-arg VERSION={__version__} " in line for line in built)
-    assert all("image.revision=1234 " in line for line in built)
-    assert all("image.source=https://example.org/Owner/binfmtd " in line for line in built)
-    pushed = [line.split()[-1] for line in lines if line.startswith("docker push ")]
-    assert pushed == [f"{image}-{target}-arm64" for target in ("binfmtd", "slim", "binfmt")]
+    targets = ("binfmtd", "slim", "binfmt")
+    built = [line for line in lines if line.startswith("docker buildx build ")]
+    assert [re.findall(r"--target (\S+)", line) for line in built] == [[target] for target in targets]
+    assert [re.findall(r"name=([^,]+),push=true", line) for line in built] == [
+        [f"{image}-{target}-arm64"] for target in targets
+    ]
+    commit = run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT).stdout.strip()
+    arguments = {"VERSION": __version__, "REVISION": commit, "BASE_DIGEST": digest, "VENDOR": "Owner"}
+    arguments["SOURCE"] = "https://example.org/Owner/binfmtd"
+    arguments["BASE"] = f"docker.io/library/debian:trixie-slim@{digest}"
+    for line in built:
+        assert arguments.items() <= dict(re.findall(r"--build-arg (\w+)=(\S+)", line)).items()
     joined = [line.split()[5:] for line in lines if "imagetools create" in line]
     assert joined == [
         [f"{image}{name}", f"{image}-{target}-amd64", f"{image}-{target}-arm64"]
         for name, target in (("", "binfmtd"), ("-slim", "slim"), ("-binfmt", "binfmt"))
     ]
-    signed = [line for line in lines if line.startswith("cosign ")]
+    signed = [line for line in lines if line.startswith("cosign sign ")]
     assert signed == [f"cosign sign --yes --recursive ghcr.io/owner/binfmtd@{digest}"] * 3
     names = (tmp_path / "build/images.txt").read_text().splitlines()
     assert names == [f"{image}{name}@{digest}" for name in ("", "-slim", "-binfmt")]
+    lists = [re.findall(r"--predicate artifacts/(\S+)", line) for line in lines if line.startswith("cosign attest ")]
+    assert lists == [[f"{target}-{__version__}-{machine}.cdx.json"] for target in targets for machine in MACHINES]
+
+
+def test_the_lists_of_packages(tmp_path: Path) -> None:
+    """The list of each image is made of what docker exports of it, and has the name that is signed."""
+    log = tmp_path / "log"
+    stub(tmp_path / "bin", "docker", f'echo "$@" >>{log}\ncase $1 in create) echo made ;; export) echo tar ;; esac')
+    stub(tmp_path / "bin", "python3", 'read -r tar\necho "$* $tar $SOURCE_DATE_EPOCH"')
+    each = step("release.yml", "List the packages")
+    facts = {"GITHUB_REF_NAME": TAG, "GITHUB_REPOSITORY": "Owner/binfmtd", "HOME": str(tmp_path)}
+    environment = each.environment({"matrix.machine": "arm64"}) | on_path(tmp_path / "bin") | facts
+    checkout = tmp_path / "checkout"
+    assert run(["git", "clone", "-q", str(CHECKOUT), str(checkout)]).status == 0
+    done = run(each.command(tmp_path), cwd=checkout, env=environment)
+    assert done.status == 0, done.stderr
+    time = run(["git", "log", "-1", "--format=%ct"], cwd=CHECKOUT).stdout.strip()
+    for target in ("binfmtd", "slim", "binfmt"):
+        listed = (checkout / f"build/sbom/{target}-{__version__}-arm64.cdx.json").read_text()
+        assert listed == f"packaging/image/sbom.py {target} {__version__} tar {time}\n"
+        assert f"create --pull always ghcr.io/owner/binfmtd:{__version__}-{target}-arm64\n" in log.read_text()
 
 
 def test_the_chart(tmp_path: Path) -> None:
