@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench picture screenshots \
-    test-packages lint-ansible man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
+    test-packages lint-ansible sbom man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -86,11 +86,26 @@ test-formats: setup ## every file of Debian's packages imported, update-binfmts 
 test-containers: setup $(VENV)/.stamp-containers ## build the images with podman, and run them; needs root
 	@$(NEED) podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \
 	    crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' shellcheck 'command -v shellcheck' \
-	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' docker-registry 'command -v docker-registry'
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' docker-registry 'command -v docker-registry' \
+	    openssl 'command -v openssl' cosign 'command -v cosign' skopeo 'command -v skopeo' \
+	    docker-cli 'command -v docker' docker-buildx 'docker buildx version'
 	$(BIN)/python -m pytest tests/container
 
 $(VENV)/.stamp-containers: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[container]'
+	@touch $@
+
+ENGINE := podman
+IMAGE := binfmtd
+LIST := build/sbom/$(subst :,-,$(subst /,-,$(IMAGE))).cdx.json
+sbom: setup $(VENV)/.stamp-sbom ## list the packages in an image as CycloneDX JSON, in build/sbom; IMAGE=name ENGINE=podman or docker
+	@mkdir -p $(dir $(LIST))
+	container=$$($(ENGINE) create $(IMAGE)) || exit; \
+	    $(ENGINE) export $$container | PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python packaging/image/sbom.py $(IMAGE) $(VERSION) >$(LIST); \
+	    status=$$?; $(ENGINE) rm $$container >/dev/null; exit $$status
+
+$(VENV)/.stamp-sbom: $(VENV)/.stamp
+	@$(BIN)/python -m pip install --quiet --editable '.[sbom]'
 	@touch $@
 
 test-docker: setup ## run the images with a real Docker Engine, which has networks, files and binfmt_misc of its own; needs root
