@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench picture screenshots \
-    test-packages lint-ansible sbom man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
+    test-packages test-reproducible lint-ansible sbom man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -89,7 +89,7 @@ test-containers: setup $(VENV)/.stamp-containers ## build the images with podman
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' docker-registry 'command -v docker-registry' \
 	    openssl 'command -v openssl' cosign 'command -v cosign' skopeo 'command -v skopeo' \
 	    docker-cli 'command -v docker' docker-buildx 'docker buildx version'
-	$(BIN)/python -m pytest tests/container
+	$(BIN)/python -m pytest --ignore=$(REPRODUCIBLE_PODMAN) tests/container
 
 $(VENV)/.stamp-containers: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[container]'
@@ -97,6 +97,11 @@ $(VENV)/.stamp-containers: $(VENV)/.stamp
 
 ENGINE := podman
 IMAGE := binfmtd
+REPRODUCIBLE_PODMAN := tests/container/test_reproducible.py
+REPRODUCIBLE_DOCKER := tests/docker/test_reproducible.py
+test-reproducible: setup $(VENV)/.stamp-containers ## build images twice, with podman and with Docker Engine, and compare them; CI leaves it out; needs root
+	$(BIN)/python -m pytest -m '' $(REPRODUCIBLE_PODMAN) $(REPRODUCIBLE_DOCKER)
+
 LIST := build/sbom/$(subst :,-,$(subst /,-,$(IMAGE))).cdx.json
 sbom: setup $(VENV)/.stamp-sbom ## list the packages in an image as CycloneDX JSON, in build/sbom; IMAGE=name ENGINE=podman or docker
 	@mkdir -p $(dir $(LIST))
@@ -114,7 +119,7 @@ test-docker: setup ## run the images with a real Docker Engine, which has networ
 	    slirp4netns 'command -v slirp4netns' gcc-riscv64-linux-gnu 'command -v riscv64-linux-gnu-gcc' \
 	    libc6-dev-riscv64-cross 'test -e /usr/riscv64-linux-gnu/include/stdio.h' mmdebstrap 'command -v mmdebstrap' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
-	$(BIN)/python -m pytest -m '' tests/docker
+	$(BIN)/python -m pytest -m '' --ignore=$(REPRODUCIBLE_DOCKER) tests/docker
 
 test-cluster: setup $(VENV)/.stamp-containers ## test the DaemonSet and the Helm chart on a real Kubernetes 1.20 node, which is built once (7 minutes); 30 minutes, needs root
 	@$(NEED) docker.io 'command -v dockerd' docker-cli 'command -v docker' docker-buildx 'docker buildx version' \
