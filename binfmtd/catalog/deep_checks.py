@@ -38,7 +38,8 @@ class Check(NamedTuple):
     """One check.
 
     ``system_call`` is the one that it is about, which Linux has from the version ``since`` on.  ``faults`` are the ids
-    of the known faults of emulators by which it fails without a crash.
+    of the known faults of emulators by which it fails without a crash.  A check whose result depends on random
+    addresses fails if each of so many ``tries`` fails.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Check(NamedTuple):
     system_call: str = ""
     since: tuple[int, int] = (0, 0)
     faults: tuple[str, ...] = ()
+    tries: int = 1
 
 
 class Outcome(StrEnum):
@@ -95,7 +97,8 @@ CHECKS = (
     Check("start", faults=("qemu-p-unseen", "kernel-p-unseen")),
     Check(FIXED, FIXED, faults=("qemu-selinux-guest-base",)),
     Check("memory"),
-    Check("heap", faults=("qemu-arm64-brk",)),
+    # Of 6,000 single tries under QEMU 10.0, 20 failed for riscv64 and 32 for amd64.
+    Check("heap", faults=("qemu-arm64-brk",), tries=3),
     Check("code"),
     Check("floats"),
     Check("clock"),

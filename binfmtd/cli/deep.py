@@ -100,7 +100,7 @@ class DeepProbe:
             if hung == _MOST_HANGS:
                 yield CheckResult(check.name, Outcome.UNTESTED, f"{hung} checks before it did not end")
                 continue
-            attempt = prober.check(program.architecture, deep_program(program, check.build), check.name)
+            attempt = _attempt(prober, program, check)
             hung += attempt.hung
             yield self._judge(check, program, attempt, emulator, natively=bool(tried.natively))
         if DYNAMIC not in self._skipped:
@@ -181,6 +181,17 @@ class DeepProbe:
             for fault in known_faults(emulator, program.architecture, self._host)
             if can_cause(fault, check, crashed=attempt.crashed)
         )
+
+
+def _attempt(prober: Prober, program: DeepProgram, check: Check) -> Attempt:
+    """Return the first try that passes or hangs, or the last one."""
+    binary = deep_program(program, check.build)
+    attempt = prober.check(program.architecture, binary, check.name)
+    for _ in range(check.tries - 1):
+        if attempt.runs or attempt.hung:
+            break
+        attempt = prober.check(program.architecture, binary, check.name)
+    return attempt
 
 
 def _text(attempt: Attempt, step: Step | None) -> str:

@@ -154,6 +154,20 @@ def test_with_flag_p(cli: Cli, register: Register) -> None:
     assert outcomes(row) == expected("riscv64", flags=Flags.P | Flags.F)
 
 
+def test_a_heap_at_a_random_address(cli: Cli, register: Register, tmp_path: Path) -> None:
+    """The heap may fail to grow twice, since its address is random; a third failure counts."""
+    tries = tmp_path / "tries"
+    fails = f"echo >>{tries}; test $(wc -l <{tries}) -ge {{}} || {{{{ printf 'brk\\t000\\n'; exit 1; }}}}; exit 42"
+    register("s390x", cases=f"heap) {fails.format(3)};;")
+    (row,) = platforms(cli("probe", "--deep", "--json", "s390x")).values()
+    assert "heap" not in outcomes(row)
+    assert len(tries.read_text()) == 3
+    tries.unlink()
+    register("riscv64", cases=f"heap) {fails.format(4)};;")
+    (row,) = platforms(cli("probe", "--deep", "--json", "riscv64")).values()
+    assert outcomes(row)["heap"] == "fails"
+
+
 def test_emulators_that_fail(cli: Cli, register: Register, tmp_path: Path) -> None:
     """A crash, a missing system call, a failed step and a flood of output have each their own reason."""
     register(
