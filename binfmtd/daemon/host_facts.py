@@ -130,26 +130,25 @@ class HostFacts:
     def native(self, observed: ObservedState | None) -> frozenset[str]:
         """Return the architectures that run without a handler: as found out in this boot, else by trying."""
         if self._native is None:
+            self._native = self._load()
+        if self._native is None:
+            from binfmtd.host.native import find_native
+
+            self._native = find_native(observed)
             with suppress(OSError):  # the next start tries again
-                self._record(observed)
-        return self._native or frozenset()
+                self._save(self._native)
+        return self._native
 
     def record(self, observed: ObservedState | None) -> None:
         """Store in native.json what ``native`` returns, for this boot.  Raises StateError."""
         if not self._boot_id:
             raise StateError(f"{NATIVE_FILE} would have no date: /proc/sys/kernel/random/boot_id cannot be read")
+        native = self.native(observed)
         try:
-            self._record(observed)
+            if self._load() != native:
+                self._save(native)
         except OSError as error:
             raise StateError(f"{self._path}: {error.strerror}: {cure(error)}") from None
-
-    def _record(self, observed: ObservedState | None) -> None:
-        self._native = self._load()
-        if self._native is None:
-            from binfmtd.host.native import find_native
-
-            self._native = find_native(observed)
-            self._save(self._native)
 
     def _load(self) -> frozenset[str] | None:
         if self._state_dir is None or not self._boot_id:
