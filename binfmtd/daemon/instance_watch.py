@@ -44,7 +44,7 @@ class InstanceWatch:
         self._refused = False  # a write was refused with EROFS
         self._short = False  # something failed that may succeed later without an event
         self._pause = UNWATCHED_SECONDS
-        self._followed: int | None = None  # the device of the instance whose mount followed the host's
+        self._followed: tuple[int, int] | None = None  # the identity of the instance whose mount followed the host's
 
     def begin(self) -> None:
         """Begin a look: the search for the mount and a full pass; ``looked`` ends it.  See ``look_at``."""
@@ -88,7 +88,7 @@ class InstanceWatch:
             self.failed(result)
             raise result
         self.mounted = self._compared(result)
-        is_another = before is None or (before.device, before.created) != (result.device, result.created)
+        is_another = before is None or before.identity != result.identity
         return self._watch.watch_instance(result.directory) or is_another
 
     def regard_as(self, mounted: Mounted | None) -> None:
@@ -98,8 +98,8 @@ class InstanceWatch:
     def _compared(self, mounted: Mounted) -> Mounted:
         """Return ``mounted``, with ``host_unmounted`` if it followed the host's mount before and no longer does."""
         if mounted.follows:
-            self._followed = mounted.device
-        return mounted._replace(host_unmounted=not mounted.follows and mounted.device == self._followed)
+            self._followed = mounted.identity
+        return mounted._replace(host_unmounted=not mounted.follows and mounted.identity == self._followed)
 
     def failed(self, error: BinfmtdError) -> None:
         """Take in the error of a look or of a write.  After EROFS the mount counts as read-only.

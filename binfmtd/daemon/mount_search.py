@@ -148,7 +148,7 @@ class MountSearch:
         if fresh:
             self._instance_reconciler.assess()  # so that the ledger belongs to this instance
             self._reconciler.intend()
-            self._state.sync(partial(self._make_first_pass, trigger, self._device(), at_once=at_once), WRITTEN)
+            self._state.sync(partial(self._make_first_pass, trigger, self._identity(), at_once=at_once), WRITTEN)
         else:
             self._passes.request(trigger, at_once=at_once)
         self._instance_watch.looked()
@@ -160,11 +160,11 @@ class MountSearch:
             self._reconciler.retry()
             self._schedule.look_later(time.monotonic())
 
-    def _make_first_pass(self, trigger: Trigger, device: int | None, *, at_once: bool) -> None:
+    def _make_first_pass(self, trigger: Trigger, identity: tuple[int, int] | None, *, at_once: bool) -> None:
         """Make the pass that registers everything in another instance, if the daemon is still attached to that one."""
-        if self._device() == device:
+        if self._identity() == identity:
             self._passes.request(trigger, at_once=at_once)
 
-    def _device(self) -> int | None:
-        """Return the device number of the instance that the daemon is attached to; None if there is none."""
-        return None if self._instance_watch.mounted is None else self._instance_watch.mounted.device
+    def _identity(self) -> tuple[int, int] | None:
+        """Return the identity of the instance that the daemon is attached to; None if there is none."""
+        return None if self._instance_watch.mounted is None else self._instance_watch.mounted.identity

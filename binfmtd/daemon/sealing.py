@@ -43,7 +43,7 @@ class Sealing:
         self._status = OFF
         self._retry = _FIRST_RETRY
         self._scan_at = float("-inf")  # when to search again for processes that have files open
-        self._given_up: int | None = None  # the device of an instance that cannot be sealed
+        self._given_up: tuple[int, int] | None = None  # the identity of an instance that cannot be sealed
         self._ended = False  # open for good
 
     def on_change(self, changed: Callable[[], None]) -> None:
@@ -92,11 +92,11 @@ class Sealing:
 
     def _take(self, mounted: Mounted) -> None:
         """Hold this instance if that is needed; release any other."""
-        if self.seal is not None and self.seal.device != mounted.device:
+        if self.seal is not None and self.seal.identity != mounted.identity:
             self._release()
         if self.seal is not None:
             self.seal.free_mount(mounted)
-        elif self._given_up == mounted.device:
+        elif self._given_up == mounted.identity:
             return
         elif self._wanted or (self._wanted is False and mounted.sealed):
             self.seal = Seal(mounted)
@@ -161,7 +161,8 @@ class Sealing:
 
     def _failed(self, error: SealError, mounted: Mounted | None) -> None:
         if error.errno in LASTING:
-            self._given_up = mounted.device if mounted is not None else self.seal.device if self.seal else None
+            held = mounted or self.seal
+            self._given_up = held.identity if held else None
             self._release()
             self.due_at = _NEVER
         else:

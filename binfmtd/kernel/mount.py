@@ -62,6 +62,11 @@ class Mounted(NamedTuple):
     mount_read_only: bool = False
     created: int = 0
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device number and time of creation: together they differ from those of each other instance of this boot."""
+        return self.device, self.created
+
 
 def bind_option() -> str:
     """Return the option of this container's manager that binds the host's instance into the container."""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from binfmtd.errors import PASSING, SealError
 from binfmtd.files.cure import cure
 from binfmtd.formats.mountinfo import parse_mountinfo
-from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.mount import Mounted, created_at
 
 # Errors that an immediate retry does not end.
 LASTING = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL})
@@ -59,8 +59,9 @@ class Seal:
         except OSError as error:  # AppArmor, whose profile does not allow what is attached nowhere
             self.release()
             raise _cannot("sealed", self.directory, error) from None
+        self.identity = mounted.identity
         self.closed = self.left_open = False
-        if self.device != mounted.device:
+        if self.device != mounted.device or mounted.created not in (0, created_at(self._mount, self.device)):
             self.release()
             raise SealError(f"{self.directory}: another process has just mounted binfmt_misc there: try again")
 

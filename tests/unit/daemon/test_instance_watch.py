@@ -103,3 +103,15 @@ def test_without_inotify_looks_take_the_place_of_events(world: World) -> None:
     """Without inotify looks take the place of events, and do not become rarer."""
     world.watch.exhausted = "no inotify watch is left"
     assert [world.look(Again.LATER) for _ in range(3)] == [1, 1, 1]
+
+
+def test_the_next_instance_may_have_the_same_device_number(world: World) -> None:
+    """An instance that was created at another time is another one, and nothing of the last one is said of it."""
+    watch = world.instance_watch
+    world.watch.watch_instance.return_value = False
+    assert watch.attach(WRITABLE._replace(created=1, follows=True))
+    assert not watch.attach(WRITABLE._replace(created=1))
+    assert watch.mounted is not None
+    assert watch.mounted.host_unmounted
+    assert watch.attach(WRITABLE._replace(created=2))
+    assert not watch.mounted.host_unmounted
