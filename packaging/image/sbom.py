@@ -37,7 +37,7 @@ Document = dict[str, Any]
 
 
 class Package(NamedTuple):
-    """What dpkg knows of a package."""
+    """A package, as dpkg's status describes it."""
 
     source: str
     machine: str

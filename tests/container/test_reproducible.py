@@ -7,6 +7,7 @@ certificates, which only the secret ``ca`` has.
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def base(_podman: None) -> str:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteProxy]:
     """Yield a proxy that decrypts all connections."""
-    with SiteProxy(tmp_path_factory.mktemp("proxy") / "proxy", images.pip_settings().get("cert")) as proxy:
+    directory = tmp_path_factory.mktemp("proxy") / "proxy"
+    with closing(SiteProxy(directory, images.pip_settings().get("cert"))) as proxy:
         yield proxy
 
 

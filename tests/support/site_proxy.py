@@ -11,8 +11,6 @@ import ssl
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from support.cli import run
 
@@ -56,14 +54,6 @@ class SiteProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Accept no more connections."""

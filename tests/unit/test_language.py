@@ -15,8 +15,8 @@ AVOIDED = re.compile(
 
 
 def beginnings() -> Iterator[tuple[str, str]]:
-    """Yield the place and the first line of each docstring of the package and of its tests."""
-    for path in (*CHECKOUT.glob("binfmtd/**/*.py"), *CHECKOUT.glob("tests/**/*.py")):
+    """Yield the place and the first line of each docstring of the package, its tests and its packaging."""
+    for path in (path for name in ("binfmtd", "tests", "packaging") for path in CHECKOUT.glob(f"{name}/**/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
                 yield f"{path}:{getattr(node, 'lineno', 1)}", text.splitlines()[0]
@@ -32,7 +32,7 @@ def test_how_docstrings_begin() -> None:
 def texts() -> Iterator[Path]:
     """Yield the source files, tests and documents, also those that quote the words."""
     yield from CHECKOUT.glob("*.md")
-    for directory in ("binfmtd", "tests", "docs", "config", "systemd"):
+    for directory in ("binfmtd", "tests", "docs", "config", "systemd", "packaging"):
         yield from (path for path in (CHECKOUT / directory).rglob("*") if path.suffix in SUFFIXES)
 
 
