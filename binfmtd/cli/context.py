@@ -1,4 +1,4 @@
-"""The config and the reconciler for the shared options, and warnings that several commands give."""
+"""The config, the entries and the reconciler for the shared options, and warnings that several commands give."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,10 +8,14 @@ from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.errors import MountError
 from binfmtd.files.trust import Trust
 from binfmtd.host.facts import boot_id
+from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.mount import find
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, UnavailableReason
+from binfmtd.model.entry import ObservedState
 from binfmtd.report.status import no_emulator
 
 
@@ -21,6 +25,18 @@ def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | No
     ``architectures``, if they are not None, take the place of the config's own.  Raises ConfigError.
     """
     return load(arguments.config, trust=Trust.of_this_process(), architectures=architectures)
+
+
+def observe(directory: str | None) -> ObservedState | None:
+    """Return what is registered now, or None if that cannot be read.
+
+    A test of what runs natively needs it: a program proves nothing if an entry takes it.
+    """
+    try:
+        with Instance(find(directory)) as instance:
+            return Observer().observe(instance)
+    except MountError:
+        return None
 
 
 def reconciler(

@@ -158,7 +158,7 @@ def _check(word: str, config: Config, store: Store, mount: str | None) -> None:
     _refuse_others(word, there, config)
     by_name = [spec for spec in missing if not spec.from_all]
     if any(spec.unless_native for spec in by_name):
-        from binfmtd.cli.commands.check import observe
+        from binfmtd.cli.context import observe
         from binfmtd.daemon.host_facts import HostFacts
 
         native = HostFacts(None, writes=False).native(observe(mount))

@@ -23,7 +23,6 @@ from binfmtd.files.host_root import HostRoot
 from binfmtd.files.lock import AGAIN, FileLock
 from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
 from binfmtd.host.interpreters import required_loader
-from binfmtd.host.security_modules import let_containers_execute
 from binfmtd.model.config import Config
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Flags, Registration
@@ -255,6 +254,8 @@ class BootPersistence:
 
     def _bring(self, copies: Mapping[str, str]) -> Iterator[bool]:
         """Yield after each step of some milliseconds: False if another process holds the lock, else True."""
+        from binfmtd.host.security_modules import let_containers_execute
+
         make_directories(self._host.below(DIRECTORY))
         lock = FileLock(self._host.below(LOCK))
         while not lock.take():

@@ -11,11 +11,9 @@ import os
 from binfmtd.errors import PASSING, SandboxError
 from binfmtd.files.cure import cure
 from binfmtd.files.environment import in_pod
-from binfmtd.formats.apparmor import enforced_profile
 from binfmtd.host.forked import in_a_child
 from binfmtd.host.id_maps import Ids, enter, one, to_be_had
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, why_no_directory
-from binfmtd.host.security_modules import label_of_process
 
 
 def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
@@ -135,6 +133,9 @@ _SWITCHES = (
 
 
 def _forbidden_by() -> str:
+    from binfmtd.formats.apparmor import enforced_profile
+    from binfmtd.host.security_modules import label_of_process
+
     if switch := forbidding_switch():
         path, _ = switch
         ((state, remedy),) = ((state, remedy) for name, state, _, remedy in _SWITCHES if name == path)

@@ -198,7 +198,7 @@ def test_an_emulator_that_hangs(cli: Cli, register: Register) -> None:
     """After three checks that do not end, the rest of the platform's checks is left out."""
     register("s390x", cases="?*) exec sleep 1000;;")
     script = (
-        "from binfmtd.cli.commands.check import observe\n"
+        "from binfmtd.cli.context import observe\n"
         "from binfmtd.cli.deep import DeepProbe\n"
         "from binfmtd.catalog.deep_checks import deep_programs\n"
         "(found,) = DeepProbe(observe(None), [], (), 0.2)(deep_programs(['s390x']))\n"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.cli import options
-from binfmtd.cli.commands.check import observe
-from binfmtd.cli.context import load_config
+from binfmtd.cli.context import load_config, observe
 from binfmtd.cli.output import print_json, print_table
 from binfmtd.cli.state import state_dir, state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.bound_emulators import bound_emulators
-from binfmtd.cli.context import load_config, nothing_there
+from binfmtd.cli.context import load_config, nothing_there, observe
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.errors import ConfigError, FormatError, MountError
+from binfmtd.errors import ConfigError, FormatError
 from binfmtd.formats.register_line import encode_line
 from binfmtd.host.facts import may_mount
-from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.mount import find
 from binfmtd.kernel.seal import TAKES_CAPABILITY
 from binfmtd.model.config import Config, StandInPolicy
 from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
-from binfmtd.model.entry import ObservedState
 from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status import unavailable_reason
 
@@ -73,18 +70,6 @@ def main(arguments: Sequence[str]) -> int:
                 f"valid: {handlers} handler{'' if handlers == 1 else 's'}" + (f", {waiting} waiting" if waiting else "")
             )
     return ConfigError.exit_code if errors else VALID
-
-
-def observe(directory: str | None) -> ObservedState | None:
-    """Return what is registered now, or None if that cannot be read.
-
-    A test of what runs natively needs it: a program proves nothing if an entry takes it.
-    """
-    try:
-        with Instance(find(directory)) as instance:
-            return Observer().observe(instance)
-    except MountError:
-        return None
 
 
 def _unavailable(desired: DesiredState, cause: UnavailableReason) -> list[str]:

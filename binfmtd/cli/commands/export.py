@@ -11,8 +11,7 @@ from functools import partial
 from itertools import combinations
 
 from binfmtd.cli import options
-from binfmtd.cli.commands.check import observe
-from binfmtd.cli.context import load_config, nothing_there
+from binfmtd.cli.context import load_config, nothing_there, observe
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts

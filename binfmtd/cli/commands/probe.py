@@ -9,7 +9,7 @@ from contextlib import suppress
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.cli import options
-from binfmtd.cli.commands.check import observe
+from binfmtd.cli.context import observe
 from binfmtd.cli.output import print_json, print_table
 from binfmtd.cli.probing import probe, probe_candidates, way
 from binfmtd.cli.state import state_dir

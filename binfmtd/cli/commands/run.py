@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from binfmtd.cli import options
-from binfmtd.cli.commands.check import observe
-from binfmtd.cli.context import reconciler
+from binfmtd.cli.context import observe, reconciler
 from binfmtd.cli.state import state_dir
 from binfmtd.config.load import Contents, make, read
 from binfmtd.daemon.boot_persistence import BootPersistence, find_host, outlasting

@@ -119,7 +119,7 @@ def _versions(status: Mapping[str, Any]) -> dict[str, str]:
 
 def _emulators(status: Mapping[str, Any]) -> dict[str, str]:
     """Return the interpreter of each foreign entry, with its version of QEMU and its settings, if they are known."""
-    from binfmtd.cli.commands.check import observe
+    from binfmtd.cli.context import observe
     from binfmtd.host.emulator_settings import described
 
     names = {row["name"] for row in status["foreign"]}
