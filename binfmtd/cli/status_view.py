@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from binfmtd.cli.table import shortened, table, wrapped
 from binfmtd.model.config import PLACEHOLDER
-from binfmtd.model.pause import EVERYTHING
+from binfmtd.model.pause import shown
 from binfmtd.report.durations import age
 from binfmtd.report.happened import REPAIRED, first_names, happened, names_of
 from binfmtd.report.sentence import counted, in_brief
@@ -253,5 +253,4 @@ def _foreign(entries: Sequence[Mapping[str, Any]], number: int) -> str:
 
 
 def _pause(row: Mapping[str, Any]) -> str:
-    name = "everything" if row["name"] == EVERYTHING else row["name"]
-    return f"{name} until {row['until'] or '`binfmtd resume`'}"
+    return f"{shown(row['name'])} until {row['until'] or '`binfmtd resume`'}"

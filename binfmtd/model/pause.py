@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-EVERYTHING = "*"
+EVERYTHING = "*"  # a pause of this name holds all entries
+SEAL = "/seal"  # one of this name holds no entry, and opens the seal as every pause does; no entry's name has a slash
+
+
+def shown(name: str) -> str:
+    """Return the words for what a pause of this name holds."""
+    return {EVERYTHING: "everything", SEAL: "the seal"}.get(name, name)
 
 
 class Pauses(NamedTuple):

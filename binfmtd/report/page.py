@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from binfmtd import __version__
+from binfmtd.model.pause import shown
 from binfmtd.report.durations import age, duration
 from binfmtd.report.happened import happened
 from binfmtd.report.printable import printable
@@ -71,7 +72,7 @@ def render_page(document: Mapping[str, Any], unready: Sequence[str], now: float)
         *_alert(unready),
         *_section("Not in order", len(attention), _table(_ATTENTION, map(_attention, attention))),
         *_list("Contended", document["contended"]),
-        *_list("Paused", [f"{pause['name']} until {pause['until'] or 'resumed'}" for pause in document["paused"]]),
+        *_list("Paused", [f"{shown(row['name'])} until {row['until'] or 'resumed'}" for row in document["paused"]]),
         *_section("Drifts and repairs", len(history), _plot(history), _table(_HISTORY, _happened(history, now))),
         *_section("In order", len(in_order), _table(_HANDLER, map(_handler, in_order))),
         *_list("Foreign entries", _foreign(document), sum(document["foreign_count"].values())),

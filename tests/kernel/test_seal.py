@@ -28,6 +28,7 @@ interpreter = "/usr/bin/true"
 """
 CONFIG = "architectures = []" + HANDLER
 SEALED = "sealed = true\n" + CONFIG
+USAGE = 2
 WITHOUT = ("setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin")
 
 
@@ -180,6 +181,29 @@ def test_pause_opens_it(instance: Instance, start_daemon: StartDaemon, cli: Cli)
     seal_is(daemon, "sealed")
     assert read_only(instance)
     wait_until(lambda: "one" in instance.names(), what="the repair")
+
+
+def test_a_pause_of_the_seal_alone(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """With `pause --seal` other programs may write, and the daemon goes on repairing, until `resume --seal`."""
+    daemon = start_daemon(SEALED)
+    cli.state_directory = daemon.state_directory
+    assert cli("pause", "--seal").stdout.startswith("paused until `binfmtd resume`: the seal\n")
+    instance.register(b":theirs:M::theirs::/usr/bin/true:")
+    instance.remove("one")
+    wait_until(lambda: "one" in instance.names(), what="the repair")
+    assert not read_only(instance)
+    assert "paused:    the seal until `binfmtd resume`" in cli("status").stdout
+    assert cli("pause", "--seal", "one").status == cli("resume", "--seal", "one").status == USAGE
+    assert cli("resume", "--seal").stdout == "resumed: the seal\n"
+    seal_is(daemon, "sealed")
+    assert read_only(instance)
+    assert "theirs" in instance.names()
+
+
+def test_there_is_no_seal_to_open(start_daemon: StartDaemon, cli: Cli) -> None:
+    """`pause --seal` says so if the config does not ask for a seal."""
+    cli.state_directory = start_daemon(CONFIG).state_directory
+    assert "there was none to open" in cli("pause", "--seal").stderr
 
 
 def test_a_pause_that_ends_by_itself(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

@@ -99,6 +99,14 @@ def test_without_the_hook(sealed: Booted) -> None:
     assert NAME not in sealed.entries()
 
 
+def test_repairs_go_on_while_dpkg_runs(sealed: Booted) -> None:
+    """A package's script removes an entry: the daemon registers it again while the script is still running."""
+    entry = f"{MOUNT_POINT}/{ENTRY}"
+    done = install(sealed, f"echo -1 >{entry}\ntimeout 30 sh -c 'until [ -e {entry} ]; do sleep 0.01; done'\n")
+    assert done.status == 0, done.stdout + done.stderr
+    assert refused(sealed)
+
+
 def test_with_the_hook(sealed: Booted) -> None:
     """With the hook the package registers its format; then the instance is sealed again, and nothing is paused."""
     done = install(sealed, REGISTERS)
@@ -149,7 +157,7 @@ def test_what_an_administrator_resumes_meanwhile_is_not_paused_again(sealed: Boo
 def test_a_run_that_is_killed(sealed: Booted) -> None:
     """A killed apt does not run its Post-Invoke: the pause ends at its time limit, and the daemon seals again."""
     install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=8s")
-    assert paused(sealed) == ["*"]
+    assert paused(sealed) == ["/seal"]
     wait_until(lambda: refused(sealed), 30, "the seal")
 
 
@@ -158,7 +166,7 @@ def test_the_run_after_one_that_was_killed(sealed: Booted) -> None:
     install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=1h")
     wait_until(lambda: sealed.run("pidof", "dpkg").status != 0, 30, "the end of dpkg")
     sealed.run("dpkg", "--configure", "--pending")
-    assert paused(sealed) == ["*"]
+    assert paused(sealed) == ["/seal"]
     done = install(sealed, REGISTERS)
     assert done.status == 0, done.stdout + done.stderr
     assert paused(sealed) == []

@@ -1,4 +1,4 @@
-"""``binfmtd pause``: stop repairing some or all entries, so that an administrator can change them by hand.
+"""``binfmtd pause``: stop repairing some or all entries, or open the seal, so that other programs can change entries.
 
 The command writes the paused names, and when each pause ends, to paused.json in the state directory, which the daemon
 watches.  Then it waits until the daemon's status shows the same names.
@@ -22,7 +22,7 @@ from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
 from binfmtd.host.facts import boot_id
-from binfmtd.model.pause import Pauses
+from binfmtd.model.pause import SEAL, Pauses, shown
 from binfmtd.report.printable import printable
 from binfmtd.report.status_json import read_status
 
@@ -61,14 +61,14 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError(f"--for: {given.duration!r} is too long: {LONGEST / 3600:g}h at most, or leave it out")
         end = since_boot() + seconds
     directory = state_dir_to_read(given)
-    names = entries(given.names, directory)
+    names = chosen(given, directory)
     change(directory, lambda before: before.with_(names, end))
     until = "until `binfmtd resume`" if given.duration is None else f"for {given.duration}"
-    print(f"paused {until}: {printable(', '.join(names)) or 'everything'}")
-    return obeyed(directory) or _opened(directory)
+    print(f"paused {until}: {printable(', '.join(map(shown, names))) or 'everything'}")
+    return obeyed(directory) or _opened(directory, seal_alone=given.seal)
 
 
-def _opened(directory: str) -> int:
+def _opened(directory: str, *, seal_alone: bool) -> int:
     """Print that a pause opens the seal for all entries; return 1 if the seal's state is "impossible", else 0."""
     try:
         seal = read_status(directory)["seal"]
@@ -78,6 +78,8 @@ def _opened(directory: str) -> int:
         print(f"binfmt_misc is not sealed now: {seal['reason']}")
     if seal["state"] == "impossible":
         warn(seal["reason"])
+    if seal["state"] == "off" and seal_alone:
+        warn("the config does not ask for a seal (sealed = true): there was none to open")
     return int(seal["state"] == "impossible")
 
 
@@ -86,9 +88,17 @@ def add_names(parser: argparse.ArgumentParser) -> None:
     options.add_config(parser)  # every command accepts these two; this one ignores them
     options.add_mount(parser)
     options.add_state_dir(parser)
+    parser.add_argument("--seal", action="store_true", help="only the seal: other programs may write, repairs go on")
     parser.add_argument(
         "names", metavar="NAME", nargs="*", help="an entry, or an architecture (any alias); without a NAME, all entries"
     )
+
+
+def chosen(given: argparse.Namespace, directory: str) -> list[str]:
+    """Return the names to pause or to resume; none: everything.  Raises UsageError."""
+    if given.seal and given.names:
+        raise UsageError("--seal pauses no entry: give either --seal or a NAME")
+    return [SEAL] if given.seal else entries(given.names, directory)
 
 
 def entries(names: Sequence[str], directory: str) -> list[str]:

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.commands.pause import add_names, change, entries, obeyed
+from binfmtd.cli.commands.pause import add_names, change, chosen, obeyed
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.errors import UsageError
-from binfmtd.model.pause import EVERYTHING, Pauses
+from binfmtd.model.pause import EVERYTHING, Pauses, shown
 from binfmtd.report.printable import printable
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
-    names = entries(given.names, directory)
+    names = chosen(given, directory)
 
     def without(before: Pauses) -> Pauses:
         if names and EVERYTHING in before.until:
@@ -37,5 +37,5 @@ def main(arguments: Sequence[str]) -> int:
         print("nothing was paused" if before == {} else "resumed: everything")
     for word, paused in (("resumed", True), ("not paused", False)):
         if some := [name for name in names if (name in (before or {})) is paused]:
-            print(f"{word}: {printable(', '.join(some))}")
+            print(f"{word}: {printable(', '.join(map(shown, some)))}")
     return obeyed(directory)

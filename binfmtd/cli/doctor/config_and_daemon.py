@@ -12,7 +12,7 @@ from binfmtd.files.environment import booted_with_systemd, in_container, shares_
 from binfmtd.files.managers import unit_file
 from binfmtd.model.desired import UnavailableReason
 from binfmtd.model.finding import Finding, Level, Section
-from binfmtd.model.pause import EVERYTHING
+from binfmtd.model.pause import shown
 from binfmtd.model.plan import INSTANCE
 from binfmtd.report.sentence import counted
 from binfmtd.report.status import unavailable_reason
@@ -146,9 +146,8 @@ def _of_status(snapshot: Snapshot, who: str, status: Mapping[str, Any]) -> Itera
     elif seal["state"] == "unsealed":
         yield finding("seal", Level.WARNING, f"binfmt_misc cannot be sealed: {seal['reason']}", show)
     if status["paused"]:
-        names = ["everything" if row["name"] == EVERYTHING else row["name"] for row in status["paused"]]
-        text = f"paused by `binfmtd pause`, so not repaired: {', '.join(names)}"
-        yield finding("paused", Level.WARNING, text, snapshot.again("resume"))
+        names = ", ".join(shown(row["name"]) for row in status["paused"])
+        yield finding("paused", Level.WARNING, f"`binfmtd pause` is in force for {names}", snapshot.again("resume"))
 
 
 def _closed(state_dir: str) -> bool:

@@ -6,7 +6,7 @@ from binfmtd.model.drift import Act, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
-from binfmtd.model.pause import EVERYTHING, Pauses
+from binfmtd.model.pause import EVERYTHING, SEAL, Pauses, shown
 from binfmtd.model.plan import plan
 
 FOREVER = float("inf")
@@ -14,11 +14,13 @@ SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
 
 
 def test_what_holds() -> None:
-    """A pause holds the names that it has, or every name."""
+    """A pause holds the names that it has, or every name; one of the seal holds no entry."""
     assert Pauses({"a": 1.0}).hold("a")
     assert not Pauses({"a": 1.0}).hold("b")
     assert Pauses({EVERYTHING: 1.0}).hold("b")
     assert not Pauses().hold("a")
+    assert not Pauses({SEAL: 1.0}).hold("a")
+    assert [shown(name) for name in ("a", EVERYTHING, SEAL)] == ["a", "everything", "the seal"]
 
 
 def test_how_it_begins_and_ends() -> None:
