@@ -38,9 +38,13 @@ class Debounce:
         """Return the time from which the name may be written; all names were touched at ``all_touched_at``."""
         return min(max(self._touched_at, all_touched_at) + settle, self.since + LONGEST)
 
-    def calls_at(self, settle: float, all_touched_at: float) -> float:
-        """Return the time from which the name calls for a pass."""
-        return max(self.due_at(settle, all_touched_at), self._not_before)
+    def calls_at(self, settle: float, all_touched_at: float, unread_until: float = float("-inf")) -> float:
+        """Return the time from which the name calls for a pass.
+
+        Until ``unread_until`` no events are read, so no name is known to be quiet: only one whose second is over calls.
+        """
+        quiet_at = max(self.due_at(settle, all_touched_at), unread_until)
+        return max(min(quiet_at, self.since + LONGEST), self._not_before)
 
     def is_over(self, now: float) -> bool:
         """Return True if the second since the drift is over: the name is then written even if it is not quiet."""

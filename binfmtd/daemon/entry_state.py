@@ -261,13 +261,16 @@ class StateTable:
         debounce = self._open.get(name)
         return debounce is not None and debounce.is_over(now)
 
-    def calls_at(self) -> float:
-        """Return when the next pass is due; infinity if nothing is open and no look is planned."""
+    def calls_at(self, unread_until: float = _NEVER) -> float:
+        """Return when the next pass is due; infinity if nothing is open and no look is planned.
+
+        Until ``unread_until`` no events are read.
+        """
         earliest = _INFINITY
         if self._look is not None:
             earliest = max(self._look.calls_at(self.settle, self._all_touched_at), self._backoff_ends_at(INSTANCE))
         for name, debounce in self._open.items():
-            called_at = debounce.calls_at(self.settle, self._all_touched_at)
+            called_at = debounce.calls_at(self.settle, self._all_touched_at, unread_until)
             earliest = min(earliest, max(called_at, self.allowed_at(name)))
         return earliest
 

@@ -79,7 +79,9 @@ class Parts:
         reconciler.facts.use(self.interpreters)
         self.instance_watch = InstanceWatch(where, self.watch, self.poller)
         self.sealing = Sealing(background, reporter)
-        self.schedule = schedule = RepairSchedule(reconciler.states, reconciler.config.policy.settle, reporter)
+        self.schedule = schedule = RepairSchedule(
+            reconciler.states, reconciler.config.policy.settle, self.throttle, reporter
+        )
         reader = EventReader(self.watch, reconciler.facts, self.throttle)
         touched = TouchedEntries()
         access = self.access = InstanceAccess(self.instance_watch, self.sealing, reader, reconciler.facts)

@@ -14,6 +14,7 @@ from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.interpreter_files import PATIENCE
 from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
@@ -38,7 +39,7 @@ _NEVER = float("-inf")
 class RepairSchedule:
     """Decides when each name may be written, by the states of all names and a budget for stand-ins."""
 
-    def __init__(self, states: StateTable, settle: float, report: Reporter) -> None:
+    def __init__(self, states: StateTable, settle: float, throttle: EventThrottle, report: Reporter) -> None:
         """Start with ``settle`` as in the config, in seconds."""
         self._states = states
         states.settle = settle
@@ -48,6 +49,7 @@ class RepairSchedule:
         self._desired: DesiredState | None = None  # at the last pass
         self._flush_counted = False  # since the last pass, as a repair of the instance
         self._reloaded = False  # since the last pass, which does not count what another config changes
+        self._throttle = throttle
         self._report = report
 
     def use(self, settle: float) -> None:
@@ -257,7 +259,7 @@ class RepairSchedule:
 
     def _calls_at(self) -> float:
         """Return when the next pass is due; infinity if nothing is open and no look is planned."""
-        at = self._states.calls_at()
+        at = self._states.calls_at(self._throttle.read_at)
         return max(at, self._pass_budget.free_at()) if self._states.contended() else at
 
     def spent_on_pass(self, cost: float) -> None:

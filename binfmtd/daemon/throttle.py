@@ -9,6 +9,8 @@ Another program may write without pause to the instance, or to something else th
   machine, this limit is higher: so long that one look takes 0.4 % of a core in that time.
 * Meanwhile the inode numbers of the declared names are compared every 100 ms.  So a name that is gone or registered
   anew gets its stand-in; an entry that was disabled, or an instance that was switched off, waits.
+* No drift calls for a pass meanwhile until its second is over (``Debounce.calls_at``): its name cannot be known to be
+  quiet, so the pass would write nothing, and would be paid from the bucket.
 * The bucket holds at least what twenty passes cost.  With many foreign entries one pass takes long, and a program that
   is slow to close the file that it wrote to causes such a pass.
 

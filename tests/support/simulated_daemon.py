@@ -128,8 +128,8 @@ class SimulatedDaemon:
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         self.reporter = RecordingReporter(self.reconciler.states, directory)
-        self.schedule = RepairSchedule(self.reconciler.states, settle, self.reporter)
         self.throttle = EventThrottle(self.reconciler.states.contended)
+        self.schedule = RepairSchedule(self.reconciler.states, settle, self.throttle, self.reporter)
         self._events: list[PendingEvents] = []
         instance_watch, touched = self._instance_watch(), TouchedEntries()
         self._reader = EventReader(self._watch(), facts, self.throttle)

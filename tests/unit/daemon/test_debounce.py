@@ -34,6 +34,13 @@ def test_at_the_latest_one_second_after_the_drift() -> None:
     assert debounce.is_over(101.0)
 
 
+def test_it_calls_for_no_pass_while_no_events_are_read() -> None:
+    """While events are not read a name cannot be known to be quiet, so it calls when its second is over."""
+    debounce = Debounce(100.0)
+    assert debounce.calls_at(SETTLE, NEVER, 100.5) == 100.5
+    assert debounce.calls_at(SETTLE, NEVER, 103.0) == 100.0 + LONGEST
+
+
 def test_what_was_deferred_calls_for_another_pass_later() -> None:
     """A name that was deferred calls for a pass later, so that passes do not follow one another.
 

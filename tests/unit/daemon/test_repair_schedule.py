@@ -13,6 +13,7 @@ from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.repair_schedule import CONTENDED_SHARE, STAND_IN_SECONDS, STAND_IN_SHARE, RepairSchedule
+from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState, FileIdentity
@@ -41,7 +42,8 @@ class World:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         states = StateTable()
         self.reporter = RecordingReporter(states, directory)
-        self.schedule = RepairSchedule(states, SETTLE, self.reporter)
+        self.throttle = EventThrottle(states.contended)
+        self.schedule = RepairSchedule(states, SETTLE, self.throttle, self.reporter)
         self.desired = DesiredState((A,))
 
     def touch(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
@@ -132,6 +134,17 @@ def test_due_at_the_latest_after_a_second(world: World) -> None:
         world.touch("a")
         world.now += 0.01
     assert world.schedule.permission("a") is WritePermission.NOW
+
+
+@pytest.mark.parametrize(("unread", "due"), [(0.5, 0.5), (3.0, 1.0)])
+def test_no_pass_is_due_while_no_events_are_read(world: World, unread: float, due: float) -> None:
+    """A pass could write nothing before the events are read, except a name whose second is over."""
+    began = world.now
+    world.touch("a")
+    world.now += SETTLE
+    world.reconcile(left=(REGISTER,))
+    world.throttle.read_at = began + unread
+    assert world.schedule.deadline() == began + due
 
 
 def test_nothing_open_means_no_deadline(world: World) -> None:
