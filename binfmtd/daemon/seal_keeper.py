@@ -47,8 +47,10 @@ class SealKeeper:
         self._sealing.retry()
 
     def check(self, _: float = 0.0) -> None:
-        """Close the seal again if another process has opened it."""
-        if self._sealing.check():
+        """Close the seal again if another process has opened it, or try again to hold an instance that is not held."""
+        if self._sealing.seal is None and time.monotonic() >= self._sealing.due_at:
+            self.apply()
+        elif self._sealing.check():
             self._look_at_everything()
 
     def _look_at_everything(self) -> None:

@@ -65,6 +65,8 @@ class Sealing:
         try:
             if mounted is not None:
                 self._take(mounted)
+            if self.seal is None:
+                self.due_at = _NEVER  # nothing is held that ``check`` could look at
             return self._bring()
         except SealError as error:
             self._failed(error, mounted)

@@ -1,5 +1,6 @@
 """The real loop on a simulated kernel and clock: what it writes, what it logs, and when."""
 
+import errno
 from itertools import pairwise
 from math import inf
 
@@ -9,11 +10,13 @@ from support.simulated_loop import SimulatedLoop
 from support.simulated_time import START
 from support.simulated_wait import INOTIFY, WAKING
 
+from binfmtd.daemon import sealing
 from binfmtd.daemon.backoff import REPAIRS
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.throttle import LONGEST_PAUSE
-from binfmtd.errors import ConfigError
+from binfmtd.errors import ConfigError, SealError
+from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config, OnStop, Policy, StandInPolicy
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -250,6 +253,43 @@ def test_an_instance_that_is_lost_when_a_module_is_gone(loop: SimulatedLoop, mon
     loop.run(20.0)
     assert loop.when("log", "warning restart_needed")
     assert loop.when("log", "warning watch_lost")
+
+
+class HeldSeal:
+    """The Seal of an instance whose files no process has open."""
+
+    closed = left_open = False
+
+    def __init__(self, mounted: Mounted) -> None:
+        self.identity = mounted.identity
+
+    def free_mount(self, _: Mounted) -> None: ...
+
+    def is_read_only(self) -> bool:
+        return self.closed
+
+    def close(self) -> bool:
+        self.closed = True
+        return True
+
+
+def test_an_instance_that_cannot_be_held_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no descriptor is left to hold the instance, the loop waits for a second, and then seals it."""
+    loop = SimulatedLoop(config(A, policy=POLICY._replace(sealed=True)))
+    tries: list[float] = []
+
+    def hold(mounted: Mounted) -> HeldSeal:
+        tries.append(loop.clock.now - START)
+        if len(tries) == 1:
+            raise SealError("/binfmt_misc: cannot be sealed", errno.EMFILE)
+        return HeldSeal(mounted)
+
+    monkeypatch.setattr(sealing, "Seal", hold)
+    loop.run(5.0)
+    assert tries[1:] == [pytest.approx(1.0, abs=SOON)]
+    assert loop.when("log", "error seal_failed")
+    assert loop.when("log", "info sealed") == [pytest.approx(1.0, abs=SOON)]
+    assert loop.poller.spun == 0
 
 
 def test_endless_writes(loop: SimulatedLoop) -> None:
