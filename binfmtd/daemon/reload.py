@@ -109,7 +109,11 @@ class Reload:
     def _read(self) -> ReadConfig:
         read = self._source.load_when_quiet()
         if isinstance(read.config, Config) and needs_native(read.config):
-            self._reconciler.facts.native(None)
+            try:
+                self._reconciler.facts.native(None)
+            except OSError as error:  # no process or descriptor is left
+                why = f"it cannot be tried which architectures run natively: {error.strerror}"
+                return read._replace(config=ConfigError(f"{why}: raise the limits of processes and open files"))
         return read
 
     def _take_in(self, read: ReadConfig) -> None:

@@ -10,6 +10,7 @@
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.program import tiny_program
@@ -89,11 +90,19 @@ def _memory_file(program: bytes) -> int:
 
 
 def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
-    """Try all in a child process with its own, empty instance; return which ones ran, nothing if that is forbidden."""
+    """Try all in a child process with its own, empty instance; return which ones ran, nothing if that is forbidden.
+
+    Raises OSError if there can be no child process.
+    """
     from binfmtd.host.sandbox import enter_as_nobody
 
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
     if child == 0:
         status = 1
         try:
@@ -109,5 +118,6 @@ def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
         text = file.read().decode("ascii")
-    os.waitpid(child, 0)
+    with suppress(ChildProcessError):  # the loop, as process 1 of a container, collects each child that has ended
+        os.waitpid(child, 0)
     return {name: answer == "1" for name, _, answer in (pair.partition("=") for pair in text.split())}

@@ -17,6 +17,7 @@ from support.programs import FOREIGN
 from support.waiting import IN_Q_OVERFLOW, SLOWNESS, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
+from binfmtd.host.native import find_native
 
 StartDaemon = Callable[..., Daemon]
 
@@ -250,6 +251,20 @@ def test_a_native_probe_beside_a_registration(instance: Instance) -> None:
     result = instance.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL)
     assert result.stderr == ""
     assert FOREIGN not in result.stdout.split()
+
+
+def test_a_native_probe_beside_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test for native architectures does not need the exit status that the loop of process 1 may collect before."""
+    ours, wait = os.getpid(), os.waitpid
+
+    def collected(child: int, options: int) -> tuple[int, int]:
+        ended = wait(child, options)
+        if os.getpid() == ours:
+            raise ChildProcessError
+        return ended
+
+    monkeypatch.setattr(os, "waitpid", collected)
+    assert find_native(None)
 
 
 def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon) -> None:

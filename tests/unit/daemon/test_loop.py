@@ -1,12 +1,14 @@
 """The real loop on a simulated kernel and clock: what it writes, what it logs, and when."""
 
 import errno
+import os
 from itertools import pairwise
 from math import inf
 
 import pytest
 from support.simulated import declared
 from support.simulated_loop import SimulatedLoop
+from support.simulated_parts import SimulatedFacts
 from support.simulated_time import START
 from support.simulated_wait import INOTIFY, WAKING
 
@@ -109,6 +111,21 @@ def test_a_reload_with_an_invalid_config(loop: SimulatedLoop) -> None:
     assert loop.happened("kernel") == ["register"] * 4
     assert loop.happened("systemd") == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
     assert loop.when("log", "error config_rejected")
+
+
+def test_a_reload_that_may_start_no_process(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it cannot be tried what runs natively, the config is rejected like an invalid one, and the daemon goes on."""
+
+    def fails(*_: object) -> frozenset[str]:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(SimulatedFacts, "native", fails, raising=False)
+    new = config(A)
+    loop.at(1.0, loop.reloads, new._replace(specs=tuple(spec._replace(unless_native=True) for spec in new.specs)))
+    loop.run(5.0)
+    assert loop.when("log", "error config_rejected")
+    assert loop.happened("systemd") == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+    assert {"a", "b"} <= set(loop.names())
 
 
 def test_a_config_that_is_written_before_it_is_watched() -> None:
