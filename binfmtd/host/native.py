@@ -11,13 +11,16 @@ import os
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
+from errno import EAGAIN
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.program import tiny_program
+from binfmtd.errors import PASSING
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes
 
 EXIT_STATUS = 42
+_NO_RESULT = PASSING | {EAGAIN}  # there can be no other process now
 _MFD_EXEC = (
     0x10  # Linux 6.3: the file may be executed whatever the sysctl vm.memfd_noexec is; older kernels refuse the flag
 )
@@ -58,8 +61,8 @@ def runs(program: bytes) -> bool | None:
         child = os.posix_spawn(f"/proc/self/fd/{descriptor}", ["probe"], {})
     except PermissionError:
         return None
-    except OSError:
-        return False  # ENOEXEC: no loader takes it
+    except OSError as error:  # ENOEXEC: no loader takes it
+        return None if error.errno in _NO_RESULT else False
     finally:
         os.close(descriptor)
     _, status = os.waitpid(child, 0)

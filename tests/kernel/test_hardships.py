@@ -1,5 +1,6 @@
 """Regression tests for everything that a hostile review of the daemon found."""
 
+import errno
 import json
 import os
 import resource
@@ -264,6 +265,19 @@ def test_a_native_probe_beside_process_1(monkeypatch: pytest.MonkeyPatch) -> Non
         return ended
 
     monkeypatch.setattr(os, "waitpid", collected)
+    assert find_native(None)
+
+
+def test_a_native_probe_that_may_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that cannot be started at a limit of processes has no result: what runs natively is kept for the boot.
+
+    Then the table of families decides.
+    """
+
+    def limited(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "posix_spawn", limited)
     assert find_native(None)
 
 
