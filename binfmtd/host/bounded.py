@@ -50,12 +50,14 @@ class BoundedCalls:
         """Return the keys of the calls that have not ended."""
         return frozenset(self._hanging)
 
-    def call(self, key: str, work: Callable[[], T], otherwise: T) -> T:
+    def call(self, key: str, work: Callable[[], T], otherwise: T, dropped: Callable[[], object] = lambda: None) -> T:
         """Return what ``work`` returns, or ``otherwise`` after the time limit.  Raises what ``work`` raises.
 
-        Returns ``otherwise`` also if a call with this key is still blocked, or if no thread can be started.
+        Returns ``otherwise`` also if a call with this key is still blocked, or if no thread can be started.  In these
+        two cases ``work`` is never called, and ``dropped`` is called instead.
         """
         if key in self._hanging:
+            dropped()
             return otherwise
         ended = _thread.allocate_lock()
         ended.acquire()
@@ -72,6 +74,7 @@ class BoundedCalls:
             _thread.start_new_thread(thread, ())
         except RuntimeError:
             self._hanging.discard(key)
+            dropped()
             return otherwise
         if not ended.acquire(timeout=self.seconds):
             return otherwise

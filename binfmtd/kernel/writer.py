@@ -135,7 +135,10 @@ class Writer:
         late: OSError | None = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         if self._opens.hangs(interpreter):
             return late
-        own = os.dup(descriptor)  # `register` closes its own, perhaps before the thread has written
+        try:
+            own = os.dup(descriptor)  # `register` closes its own, perhaps before the thread has written
+        except OSError as error:  # no descriptor is left
+            return error
 
         def write() -> OSError | None:
             try:
@@ -143,7 +146,7 @@ class Writer:
             finally:
                 os.close(own)
 
-        return self._opens.call(interpreter, write, late)
+        return self._opens.call(interpreter, write, late, dropped=lambda: os.close(own))
 
     def _cannot_open(self, name: str, error: OSError) -> WriteRefusedError:
         number, where = error.errno or 0, self._mounted.directory
