@@ -30,6 +30,7 @@ class ConfigWatch:
         self._source = source
         self._unwatched = unwatched
         self._changed = changed
+        self.incomplete = False  # some watches are missing, since the kernel had none left
 
     @property
     def arming(self) -> bool:
@@ -48,6 +49,7 @@ class ConfigWatch:
 
         def use(result: tuple[Armed, bool]) -> None:
             armed, changed = result
+            self.incomplete = armed.incomplete is not None
             changed |= self._watch.use(WatchKind.CONFIG, armed)
             self._unwatched(armed.unwatched)
             if changed:
@@ -57,3 +59,4 @@ class ConfigWatch:
             self._background.run(KEY, arm_all, use)
         else:
             self._watch.use(WatchKind.CONFIG, Armed())
+            self.incomplete = False

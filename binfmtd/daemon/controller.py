@@ -198,4 +198,7 @@ class Controller:
         parts.pauses.read()
         parts.exporter.retry()
         parts.instance_reconciler.read_all_next()
-        parts.mount_search.begin(Trigger.RESYNC)
+        parts.mount_search.begin(Trigger.RESYNC)  # which opens inotify, if it could not be opened before
+        if parts.watch.watches_instance or parts.instance_watch.mounted is None:  # the instance comes first
+            parts.state_watch.retry()
+            parts.reload.retry_watches()

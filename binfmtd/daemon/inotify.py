@@ -72,19 +72,25 @@ _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
 class Armed(NamedTuple):
     """Names to watch by watch descriptor, for ``use``, and directories that can never be watched.
 
-    ``since`` is the number of the last event that was read before the arming.
+    ``since`` is the number of the last event that was read before the arming.  ``incomplete`` is the reason why some
+    directories have to be armed again: the kernel had no inotify instance or watch left.
     """
 
     names: Mapping[int, Collection[str]] = MappingProxyType({})
     unwatched: tuple[str, ...] = ()
     since: int = 0
+    incomplete: str | None = None
+
+
+class _NoneLeftError(OSError):
+    """The kernel has no inotify instance or no watch left."""
 
 
 class InotifyWatcher:
     """The one inotify instance of the daemon.
 
     Where the kernel has no inotify instance or no watch left, ``exhausted`` is the reason with the remedy; the next
-    ``open`` or ``watch_instance`` tries again.
+    ``open`` or ``watch_instance`` tries again.  It stays the reason until all owners have their watches.
     """
 
     def __init__(self) -> None:
@@ -98,6 +104,7 @@ class InotifyWatcher:
         self._recent = _RecentEvents()
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> owners
         self._names: dict[str, Mapping[int, Collection[str]]] = {}  # owner -> watch descriptor -> names
+        self._incomplete: set[str] = set()  # owners that lack a watch, since none was left
         self._perhaps_unused: set[int] = set()  # watch descriptors, armed or given up since the last ``tidy``
         self._others_write: set[int] = set()  # watch descriptors; not of the state directory, where we write
 
@@ -105,7 +112,8 @@ class InotifyWatcher:
         """Open inotify; return its descriptor, or None if it was open already or the kernel has no instance left."""
         if self._manager is not None:
             return None
-        self.exhausted = None
+        if not self._incomplete:
+            self.exhausted = None
         try:
             self._manager = pyinotify.WatchManager()
         except OSError:
@@ -117,13 +125,18 @@ class InotifyWatcher:
         os.set_inheritable(self.descriptor, False)  # noqa: FBT003
         return self.descriptor
 
+    @property
+    def watches_instance(self) -> bool:
+        """True if a mounted instance is watched."""
+        return self._instance is not None
+
     def watch_instance(self, directory: str) -> bool:
         """Arm the watch on a mounted instance; return True if the instance is another one, or the watch had been lost.
 
         The kernel returns the same watch descriptor for the same directory of the same instance.
         """
         before = self._instance
-        if self._manager is not None:
+        if self._manager is not None and not self._incomplete:
             self.exhausted = None
         try:
             self._instance = self._add(directory, _INSTANCE_MASK)
@@ -162,14 +175,16 @@ class InotifyWatcher:
             if directories == before:
                 break
             names: dict[int, set[str]] = {}
-            failed = []
+            failed, incomplete = [], None
             for directory, wanted in directories.items():
                 try:
                     # Two paths may be one directory: the kernel then returns one descriptor.
                     names.setdefault(self.arm(directory, wanted), set()).update(wanted)
+                except _NoneLeftError as error:
+                    incomplete = str(error)
                 except OSError:
                     failed.append(directory)
-            armed = Armed(names, () if self.exhausted else tuple(failed), since)
+            armed = Armed(names, () if incomplete else tuple(failed), since, incomplete)
         return armed
 
     def use(self, owner: str, armed: Armed) -> bool:
@@ -179,6 +194,11 @@ class InotifyWatcher:
         the arming concerns one of the names: it may not have been reported under this owner.
         """
         names, before = armed.names, self._names.pop(owner, {})
+        if armed.incomplete is None:
+            self._incomplete.discard(owner)
+        else:
+            self._incomplete.add(owner)
+            self.exhausted = self.exhausted or armed.incomplete
         if names:
             self._names[owner] = names
         for descriptor, gone in before.items():
@@ -329,13 +349,14 @@ class InotifyWatcher:
 
     def _add(self, directory: str, mask: int) -> int:
         if self._manager is None:
-            raise OSError(self.exhausted)
+            raise _NoneLeftError(self.exhausted)
         try:
             # IN_MASK_ADD keeps an earlier mask: a config may name an interpreter in the instance's own directory.
             (descriptor,) = self._manager.add_watch(directory, mask | pyinotify.IN_MASK_ADD, quiet=False).values()
         except pyinotify.WatchManagerError as error:
             if "ENOSPC" in str(error):  # pyinotify does not pass on the number
                 self.exhausted = "no inotify watch is left: raise fs.inotify.max_user_watches with sysctl"
+                raise _NoneLeftError(self.exhausted) from None
             raise OSError(str(error)) from None
         except UnicodeEncodeError:
             raise OSError(f"{directory!r}: pyinotify accepts only names in UTF-8") from None

@@ -89,6 +89,11 @@ class Reload:
         """Watch the files of the config, if it says so."""
         self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change, began=self._began)
 
+    def retry_watches(self) -> None:
+        """Watch the config's files again if some watches are missing, since the kernel had none left."""
+        if self._config_watch.incomplete and not self.arming:
+            self.watch_files()
+
     def begin(self) -> None:
         """Send RELOADING=1 at once, and read the config in the background.
 

@@ -1,7 +1,7 @@
 """The watches on files that commands write in the state directory: paused.json and probed.json.
 
 Another program may remove the directory.  The thread that writes our own files makes it again, and then the watches are
-armed anew, since it is another directory.
+armed anew, since it is another directory.  Each look without an event arms watches for which the kernel had none left.
 """
 
 from functools import partial
@@ -36,6 +36,7 @@ class StateWatch:
         self._pauses = pauses
         self._probe_runner = probe_runner
         self._report = report
+        self._incomplete = False  # some watches are missing, since the kernel had none left
 
     @property
     def arming(self) -> bool:
@@ -45,6 +46,11 @@ class StateWatch:
     def begin(self) -> None:
         """Arm the watches now, before the first pass."""
         self._use(self._arm())
+
+    def retry(self) -> None:
+        """Arm the watches again if some are missing, since the kernel had none left."""
+        if self._incomplete and not self.arming:
+            self._background.run(_KEY, self._arm, self._use)
 
     def written(self, written: Written) -> None:
         """Take in that our own files were written in the state directory."""
@@ -67,5 +73,6 @@ class StateWatch:
         changed = {owner for owner, armed in files.items() if self._watch.use(owner, armed)}
         for armed in files.values():
             self._report.notices.unwatched(armed.unwatched)
-        if changed:
+        before, self._incomplete = self._incomplete, any(armed.incomplete for armed in files.values())
+        if changed or (before and not self._incomplete):  # no event has reported what was written before
             self._take_in()

@@ -43,6 +43,10 @@ class SimulatedWatch:
         before, self.instance = self.instance, self._device()
         return self.instance not in (None, before)
 
+    @property
+    def watches_instance(self) -> bool:
+        return self.instance is not None
+
     def forget_instance(self) -> None:
         self.instance = None
 

@@ -85,6 +85,21 @@ def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, lim
     )
 
 
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_files_are_watched_again(instance: Instance, start_daemon: StartDaemon, limit: str) -> None:
+    """As soon as inotify can be used, pauses and a changed config are noticed at once."""
+    config = "reload_on_change = true\n" + CONFIG
+    allow(instance, limit, 0)
+    daemon = start_daemon(config)
+    daemon.wait_status(lambda status: status["state"] == "degraded")
+    allow(instance, limit, PLENTY)
+    daemon.wait_converged()
+    result = instance.run([*BINFMTD, "pause", "--state-dir", str(daemon.state_directory)])
+    assert result.returncode == 0, result.stderr
+    daemon.config.write_text(f"{config}# changed\n")
+    daemon.wait_for_log("config_reloaded")
+
+
 def test_what_it_wrote_without_events(instance: Instance, start_daemon: StartDaemon) -> None:
     """A write that the daemon made without a watch does not hide an equal write of another process later."""
     allow(instance, "max_inotify_watches", 0)

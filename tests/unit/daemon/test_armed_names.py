@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyinotify
 import pytest
 
 from binfmtd.daemon import inotify
@@ -107,3 +108,21 @@ def watches(watch: InotifyWatcher) -> list[str]:
     """Return the kernel's lines about the watches of inotify."""
     lines = Path(f"/proc/self/fdinfo/{watch.descriptor}").read_text().splitlines()
     return [line for line in lines if line.startswith("inotify")]
+
+
+def test_no_watch_is_left(watch: InotifyWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner without its watches is the reason why inotify counts as used up until it has them."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise pyinotify.WatchManagerError("Errno=No space left on device (ENOSPC)", {})
+
+    monkeypatch.setattr(pyinotify.WatchManager, "add_watch", refused)
+    armed = watch.arm_all(lambda: {str(tmp_path): {"new"}})
+    assert armed.unwatched == ()
+    watch.use(OWNER, armed)
+    monkeypatch.undo()
+    watch.watch_instance(str(tmp_path))
+    assert watch.exhausted
+    watch.use(OWNER, watch.arm_all(lambda: {str(tmp_path): {"new"}}))
+    watch.watch_instance(str(tmp_path))
+    assert watch.exhausted is None
