@@ -14,7 +14,7 @@ from binfmtd.model.probe_result import Probed, Tried, TriedInterpreter
 
 FILE_NAME = "probed.json"
 SCHEMA = 2
-
+_FAR = 1 << 37  # seconds since the epoch, in the year 6325: much later ones have no date
 
 _Row = TypeVar("_Row", Tried, TriedInterpreter)
 
@@ -49,8 +49,8 @@ class ProbedFile:
 
 
 def _parse(content: Any) -> Probed:
-    if type(content["at"]) is not int:
-        raise FormatError("`at` is not a whole number of seconds")
+    if type(content["at"]) is not int or not 0 <= content["at"] < _FAR:
+        raise FormatError("`at` is not a whole number of seconds since the epoch, or is too large")
     rows = (_rows(Tried, content["architectures"]), _rows(TriedInterpreter, content["interpreters"]))
     return Probed(content["at"], *rows)
 

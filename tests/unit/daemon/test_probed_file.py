@@ -46,3 +46,14 @@ def test_a_damaged_file_is_a_problem(tmp_path: Path, rows: str, damage: dict[str
     assert file.read() is None
     assert file.problem is not None
     assert file.problem.startswith(str(tmp_path / FILE_NAME))
+
+
+@pytest.mark.parametrize("at", [1 << 37, 10**20, -1, True, 1.5, "7"])
+def test_a_time_without_a_date_is_a_problem(tmp_path: Path, at: object) -> None:
+    """The status has the time of the probe as a date, so a time that has none counts as damage."""
+    file = ProbedFile(str(tmp_path), "boot")
+    file.write(PROBED)
+    content = json.loads((tmp_path / FILE_NAME).read_text())
+    (tmp_path / FILE_NAME).write_text(json.dumps(content | {"at": at}))
+    assert file.read() is None
+    assert file.problem is not None
