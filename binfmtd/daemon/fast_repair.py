@@ -181,6 +181,7 @@ class FastRepair:
             if again:
                 for before in (reaction.drifts, reaction.actual, reaction.expected):
                     before.clear()
+                reaction.standing.clear()
                 without = self._look(events, instance, writer, reaction)
         rushed, self._rushed = self._rushed, []
         if not events.entries_written and self._all_gone(reaction.drifts, instance):
@@ -198,7 +199,7 @@ class FastRepair:
             reaction.bridged = [*new, *bridged[0], *enabled, *overtaken[0]]
             reaction.refused = bridged[1] | overtaken[1]
             stood = set(reaction.bridged)
-            reaction.standing = [h.name for h in without if h.name not in stood and self._stands(h, instance)]
+            reaction.standing += [h.name for h in without if h.name not in stood and self._stands(h, instance)]
         reaction.kept = [name for name in rushed if name not in reaction.bridged]
         if self._permanent and (events.entries or events.any_entry):
             self._keep(events, instance, writer, reaction)
@@ -393,6 +394,8 @@ class FastRepair:
                 reaction.fixed[name] = drift
             else:
                 reaction.drifts[name] = drift
+                if self._stands(handler, instance):
+                    reaction.standing.append(name)
             return False
         reaction.drifts[name] = drift
         if entry is not None:

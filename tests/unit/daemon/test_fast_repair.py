@@ -346,6 +346,16 @@ def test_a_permanent_stand_in_that_is_disabled(permanent: World) -> None:
     assert entry.enabled
 
 
+@pytest.mark.parametrize("serves", [True, False])
+def test_what_is_backed_off_from_and_disabled(permanent: World, serves: bool) -> None:
+    """While the daemon backs off from an entry that another program disables, its stand-in counts if it serves."""
+    permanent.see(lambda _: False)
+    permanent.kernel.switch(stand_in_name("c"), enabled=serves)
+    permanent.kernel.switch("c", enabled=False)
+    reaction = permanent.react(written("c"))
+    assert (reaction.drifts, reaction.standing) == ({"c": Drift.DISABLED}, ["c"] if serves else [])
+
+
 def test_a_permanent_stand_in_that_stands_costs_no_budget(permanent: World) -> None:
     """If another program registers something, a stand-in that exists costs no budget, so it is not withheld."""
     asked: list[str] = []
