@@ -25,6 +25,7 @@ from binfmtd.model.stand_in import stand_in_name
 
 QEMU_SEES_P_FROM = (6, 0)
 _DECLARED = [field for field in Handler._fields if field in HandlerSpec._fields]  # a handler has them from its config
+_MOST_MATCHES = 1 << 15  # that are kept in a cache: there may be 20,000 entries
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU can see that argv[0] was preserved
 
 
@@ -246,6 +247,8 @@ class DesiredState(_Desired):
         handlers = self._overlapping.get(match)
         if handlers is None:
             handlers = tuple(self.handlers[place] for place in sorted(self._kin.with_(match)))
+            if len(self._overlapping) >= _MOST_MATCHES:  # another program registers new matches without end
+                self._overlapping.clear()
             self._overlapping[match] = handlers
         return handlers
 

@@ -3,6 +3,7 @@
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG
+from binfmtd.model import desired as desired_state
 from binfmtd.model.config import Config, HandlerSpec, Policy, Unmanaged
 from binfmtd.model.desired import (
     DesiredState,
@@ -311,3 +312,13 @@ def test_what_has_changed_since() -> None:
     assert resolved(ARM, WASM._replace(flags=Flags.NONE)).changed_since(before) == {"wasm"}
     other = Facts({"/i": InterpreterFacts(FILE._replace(inode=9)), "/j": THERE})
     assert resolved(ARM, WASM, facts=other).changed_since(before) == {"qemu-arm", "wasm"}
+
+
+def test_what_overlaps_is_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers that overlap are found for any number of matches, and only some of the results are kept."""
+    monkeypatch.setattr(desired_state, "_MOST_MATCHES", 10)
+    wanted = resolved(WASM)
+    for number in range(100):
+        assert wanted.overlapping(Extension(f"x{number}")) == ()
+        assert [handler.name for handler in wanted.overlapping(Magic(b"\0asm", offset=0))] == ["wasm"]
+    assert len(wanted._overlapping) <= 10  # noqa: SLF001  nothing else shows how many are kept
