@@ -141,4 +141,5 @@ def _line(name: str, line: str) -> Registration:
     named, registration = decode_line(to_bytes(line))
     if named != name:
         raise FormatError(f"the file's record of entry {name!r} is invalid")
+    encode_line(name, registration)  # as it is written again: that must not fail then
     return registration

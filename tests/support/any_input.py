@@ -116,11 +116,13 @@ def mount_table(data: bytes) -> None:
 
 
 def ledger(data: bytes) -> None:
-    """Read ledger.json and foreign.json, as an earlier daemon may have left them."""
+    """Read ledger.json and foreign.json, as an earlier daemon may have left them, and write the ledger again."""
     for name, read in (("ledger.json", Ledger), ("foreign.json", ForeignEntryStore)):
         (Path(_directory.name) / name).write_bytes(data)
-        problem = read(_directory.name, "boot").problem
-        assert problem is None or problem.startswith(_directory.name)
+        store = read(_directory.name, "boot")
+        assert store.problem is None or store.problem.startswith(_directory.name)
+        if isinstance(store, Ledger):
+            store.intend(())
 
 
 def status(data: bytes) -> None:

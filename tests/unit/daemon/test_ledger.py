@@ -198,6 +198,7 @@ def test_the_format_stays_readable(tmp_path: Path) -> None:
         b'{"schema": 1, "boot_id": "a-boot"}',
         b'{"schema": 1, "boot_id": "a-boot", "entries": []}',
         b'{"schema": 1, "boot_id": "a-boot", "entries": {"a": 1}}',
+        content(line=":a:M:0:A::i:F"),
         content(line="nonsense"),
         content(line=1),
         content(line=":b:M:0:A::/i:F"),
