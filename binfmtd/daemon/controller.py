@@ -125,7 +125,8 @@ class Controller:
             parts.watch.tidy()
 
     def module_missing(self, error: ImportError) -> None:
-        """Report that a module could not be loaded."""
+        """Report that a module could not be loaded, which ended the turn."""
+        self._parts.mounts.drain()  # a poll may have consumed a change that the turn did not come to
         self._parts.report.notices.restart_needed(cannot_load(error))
 
     def _make_urgent_timers(self) -> Timers:

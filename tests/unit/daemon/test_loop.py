@@ -252,6 +252,14 @@ def test_a_module_that_is_gone(loop: SimulatedLoop) -> None:
     assert loop.when("kernel", "register", stand_in_name("a"))[1] <= 1.5 + SOON
 
 
+def test_another_instance_after_a_module_is_gone(loop: SimulatedLoop) -> None:
+    """A change of the mount table while the loop rests, since a module is gone, is noticed after the rest."""
+    loop.at(1.0, loop.removes_module)
+    loop.at(1.5, loop.covers)
+    loop.run(5.0)
+    assert {"a", "b"} <= set(loop.names())
+
+
 def test_an_instance_that_is_lost_when_a_module_is_gone(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search for another instance begins although the rest of the turn fails to import a module."""
 
