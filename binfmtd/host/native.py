@@ -97,6 +97,8 @@ def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
 
     Raises OSError if there can be no child process.
     """
+    # What the child needs is loaded before: at the fork another thread may hold the lock of a module, for ever.
+    from binfmtd.host import syscalls  # noqa: F401
     from binfmtd.host.sandbox import enter_as_nobody
 
     reading, writing = os.pipe2(os.O_CLOEXEC)

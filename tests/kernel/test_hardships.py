@@ -268,6 +268,18 @@ def test_a_native_probe_beside_process_1(monkeypatch: pytest.MonkeyPatch) -> Non
     assert find_native(None)
 
 
+def test_a_native_probe_beside_a_thread_that_loads_modules() -> None:
+    """The child process loads no module: another thread may hold the module's lock at the fork."""
+    script = (
+        "import os, sys; from binfmtd.host import native; loaded = set(); fork = os.fork\n"
+        "def forked(): loaded.update(sys.modules); return fork()\n"
+        "def ends(status): os.write(2, ' '.join(sys.modules.keys() - loaded).encode()); end(status)\n"
+        "end, os._exit, os.fork = os._exit, ends, forked; native.find_native(None)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+
+
 def test_a_native_probe_that_may_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that cannot be started at a limit of processes has no result: what runs natively is kept for the boot.
 
