@@ -3,13 +3,13 @@
 Each form is rendered at the first request for it, and kept.
 """
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from binfmtd.report.counts import Counts
 from binfmtd.report.status import unready
+from binfmtd.report.status_json import render_json
 
 
 class _Published(NamedTuple):
@@ -30,8 +30,8 @@ class Snapshot(_Published):
 
     @cached_property
     def json(self) -> bytes:
-        """The status document, as JSON with a newline at its end."""
-        return json.dumps(self.document, indent=1).encode("ascii") + b"\n"
+        """The status file's content, with a newline at its end."""
+        return render_json(self.document) + b"\n"
 
     @cached_property
     def metrics(self) -> bytes:

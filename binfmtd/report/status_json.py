@@ -67,10 +67,14 @@ SHAPE: Mapping[
 }
 
 
+def render_json(document: Mapping[str, Any]) -> bytes:
+    """Return the document as JSON, which begins with the version of its structure."""
+    return json.dumps({"schema": SCHEMA, **document}, indent=1).encode("ascii")
+
+
 def write_status(state_dir: str, document: Mapping[str, Any]) -> None:
     """Replace the status file.  Raises OSError."""
-    text = json.dumps({"schema": SCHEMA, **document}, indent=1)
-    write_state(os.path.join(state_dir, FILE_NAME), text.encode("ascii"))
+    write_state(os.path.join(state_dir, FILE_NAME), render_json(document))
 
 
 def status_written(state_dir: str) -> bool:
