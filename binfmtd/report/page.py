@@ -2,6 +2,8 @@
 
 It has first what is not in order, then the last drifts and repairs, then the handlers that serve.  The browser loads it
 again every REFRESH seconds.  Every value is escaped, because names and reasons come from configs, files and the kernel.
+
+On a narrow screen a handler is not a row of a table but a block, with the heading of each value before it.
 """
 
 import math
@@ -35,19 +37,30 @@ _STYLE = """\
 :root { color-scheme: light dark; --good: #1a7f37; --care: #8a5a00; --bad: #b3261e; --line: #8883; --soft: #8881 }
 @media (prefers-color-scheme: dark) { :root { --good: #5fd07f; --care: #f0b440; --bad: #ff8a80 } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em }
+body { overflow-wrap: break-word }
 h1 { font-size: 1.5em; margin: 0 } h2 { font-size: 1.1em; margin: 2em 0 .4em }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3em .9em .3em 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { font-weight: 600; opacity: .75 } td:first-child { white-space: nowrap }
-td:last-child { overflow-wrap: anywhere }
+:where([data-label="handler"], [data-label="interpreter"], td:last-child):not(:empty) {
+  min-width: 8em; overflow-wrap: anywhere
+}
 .state { border: 1px solid currentColor; border-radius: .8em; padding: 0 .6em; font-weight: 600; white-space: nowrap }
 .good { color: var(--good) } .care { color: var(--care) } .bad { color: var(--bad) }
 .alert { border-left: .3em solid var(--bad); background: var(--soft); padding: .1em 1em }
-svg { display: block; width: 100%; max-width: 64em }
-svg text { font: 9px system-ui, sans-serif; fill: currentColor; opacity: .75 }
+svg { display: block; margin: .6em 0 .6em 4em; overflow: visible; width: calc(100% - 4em) }
+svg text { fill: currentColor; font-size: .8em; opacity: .75; text-anchor: end }
 svg line { stroke: var(--line) } svg .gap { fill: var(--bad) } svg .kept { fill: var(--good) }
 footer { margin-top: 2em; opacity: .75 }
+@media (max-width: 55em) {
+  .handlers, .handlers tbody, .handlers tr, .handlers td:last-child { display: block }
+  .handlers thead, .handlers td:empty { display: none }
+  .handlers tr { border-bottom: 1px solid var(--line); padding: .4em 0 }
+  .handlers td { border: 0; display: inline-block; min-width: 0; padding: 0 .9em 0 0 }
+  .handlers td:nth-child(n+3)::before { content: attr(data-label) " "; opacity: .75 }
+  .handlers td:nth-child(2) { font-weight: 600 }
+}
 """
 
 
@@ -122,14 +135,15 @@ def _age(at: str, now: float) -> str:
 def _plot(history: Sequence[Mapping[str, Any]]) -> str:
     """Return a bar for each repair of the history, the newest at the right, on a logarithmic scale; "" for none.
 
-    Red is how long programs failed; green is how long only a stand-in served, or the proper entry.
+    Red is how long programs failed; green is how long only a stand-in served, or the proper entry.  Widths are a part
+    of the plot's, and heights are pixels: on a narrow screen the bars become narrower, and the labels keep their size.
     """
     bars = [(row, row["served_ms"] or row["took_ms"]) for row in history]
     bars = [(row, milliseconds) for row, milliseconds in bars if milliseconds]
     if not bars:
         return ""
     lowest, highest = 0.01, max(100.0, *(milliseconds for _, milliseconds in bars))
-    width, height, left = 640.0, 100.0, 48.0
+    height = 130.0
 
     def level(milliseconds: float) -> float:
         share = math.log(max(milliseconds, lowest) / lowest) / math.log(highest / lowest)
@@ -139,20 +153,20 @@ def _plot(history: Sequence[Mapping[str, Any]]) -> str:
     for tick in (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0):
         if tick <= highest:
             y = height - level(tick)
-            lines.append(f'<line x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"></line>')
-            lines.append(f'<text x="0" y="{y + 4:.1f}">{duration(tick / 1e3)}</text>')
-    step = (width - left) / len(bars)
+            lines.append(f'<line x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"></line>')
+            lines.append(f'<text x="-8" y="{y + 4:.1f}">{duration(tick / 1e3)}</text>')
+    step = 100 / len(bars)
     for place, (row, milliseconds) in enumerate(bars):
-        x, tall = left + place * step, level(milliseconds)
+        tall = level(milliseconds)
         kind = "gap" if row["served_ms"] else "kept"
         lines.append(
-            f'<rect class="{kind}" x="{x + 1:.1f}" y="{height - tall:.1f}" width="{min(step - 2, 24):.1f}" '
+            f'<rect class="{kind}" x="{place * step:.1f}%" y="{height - tall:.1f}" width="{min(step * 0.7, 4):.1f}%" '
             f'height="{tall:.1f}"><title>{_text(happened(row))}</title></rect>'
         )
     times = sorted(milliseconds for _, milliseconds in bars)
     label = f"Repair times: {len(times)}, from {duration(times[0] / 1e3)} to {duration(times[-1] / 1e3)}"
     parts = [
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {width:.0f} {height:.0f}">',
+        f'<svg role="img" aria-label="{label}" height="{height:.0f}">',
         *lines,
         "</svg>",
         f"<p>{label}. Red: programs failed until then. Green: a stand-in served meanwhile.</p>",
@@ -206,12 +220,17 @@ def _section(title: str, number: int, *parts: str) -> list[str]:
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; its cells are HTML."""
-    lines = ['<div class="scroll"><table>']
+    """Return a table of handlers, if ``heading`` has more than two words, or of pairs; the cells are HTML."""
+    kind, starts = "pairs", ["<td>", "<td>"]
+    if len(heading) > 2:
+        kind, starts = "handlers", [f'<td data-label="{label}">' for label in heading]
+    lines = [f'<div class="scroll"><table class="{kind}">']
     if heading:
         lines.append("<thead><tr>" + "".join(f"<th>{cell}</th>" for cell in heading) + "</tr></thead>")
     lines.append("<tbody>")
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
+    for row in rows:
+        cells = (f"{start}{cell}</td>" for start, cell in zip(starts, row, strict=True))
+        lines.append("<tr>" + "".join(cells) + "</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
 
 

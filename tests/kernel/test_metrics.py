@@ -108,7 +108,7 @@ def test_paths(start_daemon: StartDaemon, http: Http) -> None:
     assert json.loads(body)["handlers"] == daemon.status()["handlers"]
     status, kind, body = http.get("/status", Accept="text/html,*/*")
     assert (status, kind) == (200, "text/html; charset=utf-8")
-    assert "<td>high</td>" in body
+    assert '<td data-label="handler">high</td>' in body
     assert http.get("/status.json", Accept="text/html")[1] == "application/json"
     assert http.sample("binfmtd_handlers", state="registered") == 3
     assert http.sample("binfmtd_ready") == 1

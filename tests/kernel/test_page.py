@@ -17,7 +17,8 @@ from binfmtd.report.page import REFRESH
 
 StartDaemon = Callable[..., Daemon]
 SHOTS = CHECKOUT / "build/page"
-WIDE, NARROW = (1100, 900), (360, 740)
+WIDE, MIDDLE, NARROW = (1100, 900), (900, 900), (360, 740)
+SMALLEST_LABEL, LEAST_WIDTH = 11, 120  # pixels
 READABLE = 4.5  # contrast of text, https://www.w3.org/TR/WCAG22/#contrast-minimum
 CONFIG = r"""
 architectures = []
@@ -28,11 +29,26 @@ magic = '\x00one'
 interpreter = "/usr/bin/true"
 [handlers.two]
 magic = '\x00two'
-interpreter = "/nowhere/two"
+interpreter = "/nowhere/{two}"
 [handlers.off]
 magic = '\x00off'
 interpreter = "/usr/bin/true"
 enabled = false
+"""
+# The size of each label of the plot, in pixels on the screen: an SVG may be scaled.
+LABELS = """
+return [...document.querySelectorAll("svg text")]
+    .map(each => parseFloat(getComputedStyle(each).fontSize) * each.getScreenCTM().d);
+"""
+# The page and its parts that would scroll sideways.
+TOO_WIDE = """
+return [document.documentElement, ...document.querySelectorAll(".scroll")]
+    .filter(each => each.scrollWidth > each.clientWidth).map(each => each.outerHTML);
+"""
+# The width of each reason, in pixels: a narrow column of text makes a tall gap beside it.
+REASONS = """
+return [...document.querySelectorAll(".handlers td:last-child:not(:empty)")]
+    .map(each => each.getBoundingClientRect().width);
 """
 # The contrast of each state's text with the background behind it, by the formula of that page.
 CONTRASTS = """
@@ -59,23 +75,36 @@ def page(browser: Any, start_daemon: StartDaemon) -> tuple[Any, Daemon]:
     """Return the browser with the page of a daemon, and the daemon."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    daemon = start_daemon(CONFIG.format(port=port))
+    daemon = start_daemon(CONFIG.format(port=port, two="two" * 20))  # too long for one line of a narrow window
     browser.get(f"http://127.0.0.1:{port}/status")
     return browser, daemon
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_it_can_be_read(page: tuple[Any, Daemon], scheme: str, size: tuple[int, int]) -> None:
-    """Each state has enough contrast, and nothing makes the page wider than the window."""
-    browser, _ = page
+@pytest.mark.parametrize("size", [WIDE, MIDDLE, NARROW], ids=["wide", "middle", "narrow"])
+def test_it_can_be_read(page: tuple[Any, Daemon], instance: Instance, scheme: str, size: tuple[int, int]) -> None:
+    """Each state has enough contrast, each label of the plot and each reason enough room, and nothing is too wide."""
+    browser, daemon = page
+    instance.register(b":" + b"x" * 200 + b":E::alien::/usr/bin/true:")
+    instance.remove("one")
+    daemon.wait_status(lambda status: status["repairs"] and status["foreign"], what="the repair and the foreign entry")
     show(browser, scheme, size)
+
+    def plot() -> Any:
+        browser.refresh()
+        return browser.find_elements("css selector", "svg rect") and "Foreign" in browser.page_source
+
+    wait_until(plot, what="the page with the repair and the foreign entry")
     background = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[scheme]
     assert browser.execute_script("return matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
     contrasts = browser.execute_script(CONTRASTS, background)
     assert len(contrasts) == 4  # the daemon's, and those of the three handlers
     assert min(contrasts) >= READABLE
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+    labels = browser.execute_script(LABELS)
+    assert len(labels) == 4  # 0.1 to 100 ms
+    assert min(labels) >= SMALLEST_LABEL
+    assert browser.execute_script(TOO_WIDE) == []
+    assert min(browser.execute_script(REASONS)) >= LEAST_WIDTH
     SHOTS.mkdir(parents=True, exist_ok=True)
     assert browser.save_screenshot(str(SHOTS / f"{scheme}-{size[0]}.png"))
 
@@ -83,6 +112,7 @@ def test_it_can_be_read(page: tuple[Any, Daemon], scheme: str, size: tuple[int, 
 def test_what_needs_attention_is_on_top(page: tuple[Any, Daemon]) -> None:
     """The handler that waits is the first one, with its reason; no script is in the page."""
     browser, _ = page
+    show(browser, "light", WIDE)
     text = browser.execute_script("return document.body.innerText")
     assert browser.title == "binfmtd: waiting"
     assert text.index("Not in order (1)") < text.index("In order (2)")

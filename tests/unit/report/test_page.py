@@ -123,6 +123,13 @@ def test_what_is_not_in_order_comes_first(document: dict[str, Any]) -> None:
     assert words.index("Not in order (8)") < words.index("In order (2)")
 
 
+def test_each_value_has_its_heading(document: dict[str, Any]) -> None:
+    """A value has the heading of its column, which a narrow screen shows before it; an empty cell stays empty."""
+    page = render_page(document, [], NOW).decode()
+    assert page.count('<td data-label="interpreter">/usr/bin/true</td>') == len(HANDLER_STATES)
+    assert page.count('<td data-label="architecture"></td>') == 1
+
+
 def test_recent_repairs(document: dict[str, Any]) -> None:
     """The page has the last drifts with cause and age, the newest first, and a bar for each repair time."""
     history = [
@@ -154,7 +161,7 @@ def test_bars_stay_in_the_plot(document: dict[str, Any]) -> None:
     history = [repair("a", 0.0001, 0.0001), repair("b", 86_400_000.0, 86_400_000.0)]
     page = render_page(document | {"history": history}, [], NOW).decode()
     heights = [float(height) for height in re.findall(r'<rect [^>]*height="([^"]+)"', page)]
-    assert heights == [4.0, 96.0]
+    assert heights == [4.0, 126.0]
 
 
 def test_the_page_is_loaded_again(document: dict[str, Any]) -> None:
