@@ -17,7 +17,7 @@ from binfmtd.daemon.ledger import Ledger
 from binfmtd.model.desired import DesiredState, FileIdentity
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState
-from binfmtd.model.handler import Handler
+from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal, registered_by_us
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
@@ -58,6 +58,8 @@ class Adoption:
             for entry in stand_ins:
                 if registered_by_us(entry, self._ledger.records.get(entry.name)):
                     self._states[entry.name].ours = True
+                elif self._is_new(entry) and entry.registration and Flags.F in entry.registration.flags:
+                    self._states[entry.name].unrecorded = entry.inode
         ours = {stand_in_name(name) for name in names}
         ours |= {stand_in_name(name) for name in ours}  # helpers, which serve while a stand-in is replaced
         for name in ours:
@@ -98,7 +100,9 @@ class Adoption:
         """Adopt identical stand-ins that another daemon with the same config has registered since the last look."""
         for stand_in in desired.permanent.values():
             entry = observed.by_name.get(stand_in.name)
-            if entry is not None and equal(entry.registration, stand_in.registration) and self._is_new(entry):
+            if entry is None or entry.inode == self._states[entry.name].unrecorded:
+                continue
+            if equal(entry.registration, stand_in.registration) and self._is_new(entry):
                 path = stand_in.registration.interpreter
                 record = self._ledger.records.get(entry.name)
                 before = record.opened_file if record else desired.file_identities.get(path)

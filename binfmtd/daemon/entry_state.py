@@ -139,6 +139,7 @@ class EntryState:
         "phase",
         "refusal_logged",
         "served_after",
+        "unrecorded",
         "was_in_order",
     )
 
@@ -158,11 +159,14 @@ class EntryState:
         self.refusal_logged: str | None = None  # the last refusal in the log, until a write succeeds
         self.expected: Expected | None = None
         self.ours = False  # a stand-in of this daemon, or one that was left over by an earlier one
+        # The inode number of a stand-in with F that existed at the first look without a record: it is not adopted,
+        # since F may have opened an older file.
+        self.unrecorded: int | None = None
 
     @property
     def is_blank(self) -> bool:
         """True if nothing is known of the name that a new state would lack."""
-        known = (self.backoff, self.refusal_logged, self.expected, self.inode)
+        known = (self.backoff, self.refusal_logged, self.expected, self.inode, self.unrecorded)
         return self.phase is Phase.UNKNOWN and not self.ours and all(value is None for value in known)
 
 

@@ -132,6 +132,23 @@ def test_upgraded_while_no_daemon_ran(
     assert instance.run([str(foreign_file)]).returncode == 1
 
 
+def test_upgraded_before_a_daemon_without_that_ledger(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
+) -> None:
+    """A container that takes another's place has no ledger of it: stale entries are replaced, and so are stand-ins."""
+    path = install(bin_directory, "interpreter", "/usr/bin/true")
+    start_daemon(config(path)).kill()
+    before = instance.all_inodes()
+    assert before.keys() == {"one", stand_in_name("one")}
+    install(bin_directory, "interpreter", "/usr/bin/false")
+    daemon = start_daemon(config(path), directory="its-successor")
+    wait_until(lambda: not before.items() & instance.all_inodes().items(), what="the replacement of both entries")
+    daemon.wait_converged()
+    daemon.kill()
+    instance.remove("one")
+    assert instance.run([str(foreign_file)]).returncode == 1, "the stand-in has the new file open"
+
+
 def test_a_link_in_the_chain_is_switched(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:
