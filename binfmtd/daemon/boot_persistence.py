@@ -108,7 +108,7 @@ class BootPersistence:
         lines: dict[str, Registration] = {}
         copies: dict[str, str] = {}
         versions: list[FileIdentity | None] = []
-        self.left_out = {}
+        left_out: dict[str, str] = {}
         for handler in assessment.desired.handlers:
             if not handler.enabled or handler.name in skipped:
                 continue
@@ -119,12 +119,13 @@ class BootPersistence:
             try:
                 render_conf([(handler.name, registration)])
             except FormatError as error:
-                self.left_out[handler.name] = f"{self.file} cannot contain it: {error}"
+                left_out[handler.name] = f"{self.file} cannot contain it: {error}"
                 continue
             lines[handler.name] = registration
             if copied:
                 copies[registration.interpreter] = handler.registration.interpreter
                 versions.append(assessment.desired.file_identities.get(handler.registration.interpreter))
+        self.left_out = left_out  # as a whole, since the loop may be reading it
         if (lines, versions) == self._failed and time.monotonic() < self._retry_at:
             return
         if (lines, versions) == self._wanted and (self._steps is not None or self._in_step_or_unreadable()):
