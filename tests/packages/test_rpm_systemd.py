@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.booted import CONFIG, ENTRY, MOUNT_POINT, PACKAGES, UNIT, Booted
+from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PACKAGES, UNIT, Booted
 from support.cli import CHECKOUT, run
 from support.required import require
 from support.waiting import SLOWNESS
@@ -136,3 +136,21 @@ def test_erased_it_leaves_the_rules_of_others(machine: Booted, rpm: Path) -> Non
     finally:
         machine.run("rm", "-f", RULE)
         machine.systemctl("restart", "systemd-binfmt.service")
+
+
+def test_erased_it_leaves_no_seal(machine: Booted, rpm: Path) -> None:
+    """After `rpm --erase` an instance that the daemon had sealed is open, and our entries are gone."""
+    install(machine, rpm)
+    machine.write(f"{DROP_INS}/sealed.conf", (CHECKOUT / "systemd/drop-ins/sealed.conf").read_text())
+    machine.write("/etc/binfmtd/conf.d/sealed.toml", "sealed = true\n")
+    try:
+        machine.systemctl("daemon-reload")
+        machine.systemctl("enable", "--now", UNIT)
+        write = ("sh", "-c", f"echo 1 >{MOUNT_POINT}/status")
+        assert "Read-only file system" in machine.run(*write).stderr
+        assert machine.run(*RPM, "--erase", "binfmtd").status == 0
+        assert machine.run(*write).status == 0
+        assert ENTRY not in machine.entries()
+    finally:
+        machine.run("rm", "-rf", DROP_INS)
+        machine.run("mount", "-o", "remount,rw", MOUNT_POINT)

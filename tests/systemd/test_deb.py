@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.booted import CONFIG, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
+from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
 from support.cli import CHECKOUT, run
 from support.waiting import SLOWNESS, wait_until
 
@@ -139,6 +139,25 @@ def test_removed_it_leaves_the_rules_of_others(machine: Booted) -> None:
     finally:
         machine.run("rm", "-f", "/etc/binfmt.d/a-rule.conf")
         machine.systemctl("restart", "systemd-binfmt.service")
+
+
+def test_removed_it_leaves_no_seal(machine: Booted) -> None:
+    """After `dpkg --remove` an instance that the daemon had sealed is open, and our entries are gone."""
+    install(machine)
+    machine.write(f"{DROP_INS}/sealed.conf", (CHECKOUT / "systemd/drop-ins/sealed.conf").read_text())
+    machine.write("/etc/binfmtd/conf.d/sealed.toml", "sealed = true\n")
+    try:
+        machine.systemctl("daemon-reload")
+        machine.systemctl("restart", UNIT)
+        write = ("sh", "-c", f"echo 1 >{MOUNT_POINT}/status")
+        assert "Read-only file system" in machine.run(*write).stderr
+        done = machine.run("dpkg", "--remove", "binfmtd")
+        assert (done.status, done.stderr) == (0, "")
+        assert machine.run(*write).status == 0
+        assert ENTRY not in machine.entries()
+    finally:
+        machine.run("rm", "-rf", DROP_INS)
+        machine.run("mount", "-o", "remount,rw", MOUNT_POINT)
 
 
 def test_purged_it_leaves_nothing(machine: Booted) -> None:
