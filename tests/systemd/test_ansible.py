@@ -1,4 +1,7 @@
-"""The Ansible role on a booted Debian 13, run there by Debian's own ansible-core; the package is that of `make deb`."""
+"""The Ansible role on a booted Debian 13, run there by Debian's own ansible-core; the package is that of `make deb`.
+
+As on most hosts, an ordinary user logs in and becomes root by sudo.
+"""
 
 import re
 import shutil
@@ -15,14 +18,16 @@ from binfmtd import __version__
 pytestmark = pytest.mark.systemd
 
 ROLES = CHECKOUT / "packaging/ansible/roles"
+HOME = "/home/admin"
 WRITTEN = "/etc/binfmtd/conf.d/ansible.toml"
 PLAY = """
 - hosts: localhost
   connection: local
+  become: true
   roles:
     - role: binfmtd
       vars:
-        binfmtd_package: /root/binfmtd_{version}_all.deb
+        binfmtd_package: {home}/binfmtd_{version}_all.deb
         binfmtd_emulators: []
         binfmtd_config: |
           {config}
@@ -35,17 +40,22 @@ def controlled(booting: type[Booted], tmp_path_factory: pytest.TempPathFactory) 
     """Yield a machine without binfmtd, with ansible-core, an emulator, the role and the package."""
     built = run(["make", "-C", str(CHECKOUT), "deb"], timeout=600 * SLOWNESS)
     assert built.status == 0, (built.stdout[-3000:], built.stderr[-3000:])
-    packages = (*PACKAGES, "ansible-core", "python3-apt")
+    packages = (*PACKAGES, "ansible-core", "python3-apt", "sudo")
     with booting(tmp_path_factory.mktemp("ansible"), packages=packages, installed=False) as machine:
         machine.install_emulator(0)
-        shutil.copytree(ROLES, machine.root / "root/roles")
-        shutil.copy(CHECKOUT / f"build/deb/binfmtd_{__version__}_all.deb", machine.root / "root")
+        assert machine.run("touch", "/var/lib/apt/lists").status == 0  # as new, so nothing is downloaded
+        assert machine.run("useradd", "--create-home", "admin").status == 0
+        allow = 'echo "admin ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/admin'
+        assert machine.run("sh", "-c", allow).status == 0  # there, since sudo reads no file of another owner than root
+        shutil.copytree(ROLES, machine.root / HOME.lstrip("/") / "roles")
+        shutil.copy(CHECKOUT / f"build/deb/binfmtd_{__version__}_all.deb", machine.root / HOME.lstrip("/"))
         yield machine
 
 
 def play(machine: Booted, config: str) -> Result:
-    machine.write("/root/play.yml", PLAY.format(version=__version__, config=config))
-    return machine.run("env", "HOME=/root", "LC_ALL=C.UTF-8", "ansible-playbook", "-i", "localhost,", "/root/play.yml")
+    machine.write(f"{HOME}/play.yml", PLAY.format(home=HOME, version=__version__, config=config))
+    as_user = ("runuser", "--user", "admin", "--", "env", f"HOME={HOME}", "LC_ALL=C.UTF-8")
+    return machine.run(*as_user, "ansible-playbook", "-i", "localhost,", f"{HOME}/play.yml")
 
 
 def changed(result: Result) -> int:
