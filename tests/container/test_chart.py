@@ -130,6 +130,12 @@ def test_the_config_is_the_base(helm: Any) -> None:
     assert one(render(helm, {}), "ConfigMap")["data"] == one(build(KUBERNETES / "base"), "ConfigMap")["data"]
 
 
+def test_a_config_that_begins_with_blanks(helm: Any) -> None:
+    """Blanks at the begin of a config, which TOML allows, stay in the ConfigMap."""
+    config = "\n  # ours\narchitectures = []\n"
+    assert one(render(helm, {"config": config}), "ConfigMap")["data"]["binfmtd.toml"] == config
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_values_are_the_overlays(helm: Any, overlay: str) -> None:
     """The values for an overlay give its objects."""
@@ -195,7 +201,7 @@ def test_each_value_has_an_effect(helm: Any) -> None:
     ]
     assert daemon["securityContext"]["capabilities"]["add"] == ["SYS_CHROOT", "SYS_ADMIN", "SYS_NICE"]
     assert "allowPrivilegeEscalation" not in daemon["securityContext"]
-    assert daemon["securityContext"]["seLinuxOptions"] == {"type": "spc_t"}
+    assert daemon["securityContext"]["seLinuxOptions"] == {"type": "spc_t", "level": "s0"}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +213,11 @@ def test_each_value_has_an_effect(helm: Any) -> None:
         {"privileged": True, "privateMounts": True},
         {"emulators": {"enabled": True, "name": "first"}},
         {"emulators": {"enabled": True, "image": {"tag": "0.1.0"}}},
+        {"emulators": STORE | {"name": "-first"}},
+        {"emulators": STORE | {"name": "system"}},
+        {"nodeFeatureDiscovery": {"enabled": True, "probe": "10 minutes"}},
         {"maxUnavailable": "ten"},
+        {"maxUnavailable": "0%"},
         {"podLabels": {"app.kubernetes.io/name": "another"}},
         {"tolerations": {"operator": "Exists"}},
     ],
