@@ -91,6 +91,17 @@ def test_the_targets_exist() -> None:
             assert f" AS {target}\n" in containerfile
 
 
+def test_the_packages(tmp_path: Path) -> None:
+    """A release has the source archive and the Debian package, and not the RPM that was built on Debian."""
+    made = ("dist/a.tar.gz", "deb/a.deb", "rpm/RPMS/noarch/a.rpm")
+    stub(tmp_path / "bin", "git", "")
+    stub(tmp_path / "bin", "make", "\n".join(f"install -D /dev/null build/{name}" for name in made))
+    each = step("ci.yml", "Make the packages")
+    done = run(each.command(tmp_path), cwd=tmp_path, env=on_path(tmp_path / "bin"))
+    assert done.status == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "build/release").iterdir()) == ["a.deb", "a.tar.gz"]
+
+
 def test_the_notes(tmp_path: Path) -> None:
     """The release's first step writes the notes of a tag whose section has a date."""
     checkout = tmp_path / "checkout"
