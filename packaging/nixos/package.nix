@@ -1,5 +1,5 @@
 # The package, from a checkout or the archive of `make sdist`:  pkgs.callPackage ./package.nix { }
-{ lib, python3Packages, src ? ../.. }:
+{ lib, python3Packages, coreutils, src ? ../.. }:
 
 python3Packages.buildPythonApplication {
   pname = "binfmtd";
@@ -15,11 +15,12 @@ python3Packages.buildPythonApplication {
   doCheck = false;
   pythonImportsCheck = [ "binfmtd" ];
 
-  # The unit finds the command where the package has it; the module below uses this unit.
+  # The units find the commands where the packages have them (NixOS has no /bin/sleep); the module uses these units.
   postInstall = ''
     for unit in systemd/binfmtd*; do
       install -D -m 644 "$unit" "$out/lib/systemd/system/''${unit#systemd/}"
-      substituteInPlace "$out/lib/systemd/system/''${unit#systemd/}" --replace-quiet /usr/bin/binfmtd "$out/bin/binfmtd"
+      substituteInPlace "$out/lib/systemd/system/''${unit#systemd/}" \
+        --replace-quiet /usr/bin/binfmtd "$out/bin/binfmtd" --replace-quiet /bin/sleep ${coreutils}/bin/sleep
     done
   '';
 

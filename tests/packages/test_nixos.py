@@ -31,7 +31,7 @@ let
       generate = name: value: { inherit name value; };
     };
     pkgsStatic.qemu-user = { type = "derivation"; outPath = "/nix/store/qemu"; };
-    callPackage = path: overrides: import path { inherit lib python3Packages; };
+    callPackage = path: overrides: import path { inherit lib python3Packages; coreutils = "/nix/store/coreutils"; };
   };
   python3Packages = lib.genAttrs PYTHON (name: name) // {
     buildPythonApplication = package: package // { type = "derivation"; outPath = "/nix/store/binfmtd"; };
@@ -113,6 +113,7 @@ def test_the_package(tmp_path: Path) -> None:
         *PYTHON
     }
     assert package["meta"]["mainProgram"] == "binfmtd"
+    assert "/bin/sleep /nix/store/coreutils/bin/sleep" in package["postInstall"]
 
 
 def test_the_module_with_other_emulators(tmp_path: Path) -> None:
