@@ -136,6 +136,14 @@ def test_a_config_that_begins_with_blanks(helm: Any) -> None:
     assert one(render(helm, {"config": config}), "ConfigMap")["data"]["binfmtd.toml"] == config
 
 
+def test_a_label_of_the_chart(helm: Any) -> None:
+    """A label of the PodMonitor replaces that of the chart: a key that is there twice is no YAML."""
+    labels = {"app.kubernetes.io/instance": "monitoring"}
+    text = texts(helm, {"prometheus": {"enabled": True, "labels": labels}})["pod-monitor.yaml"]
+    assert text.count("app.kubernetes.io/instance") == 1
+    assert yaml.safe_load(text)["metadata"]["labels"]["app.kubernetes.io/instance"] == "monitoring"
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_values_are_the_overlays(helm: Any, overlay: str) -> None:
     """The values for an overlay give its objects."""
