@@ -58,6 +58,8 @@ _SETTINGS = (
     "QEMU_CPU=...`, and write version = 'NAME'"
 )
 
+_ABOVE = "it belongs to no table: write it above the first [table] of the file"
+
 _WANTED = {
     "string_type": "a string, in quotes",
     "int_type": "a whole number, without quotes",
@@ -79,6 +81,7 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
         known = [key for key in table.__annotations__ if key != BY_ARCHITECTURE]
         hint = (
             (_SETTINGS if location[0] == "emulators" and "environment" in location else "")
+            or (_ABOVE if len(location) > 1 and location[-1] in _KEYS["", 1].__annotations__ else "")
             or did_you_mean(str(location[-1]), known)
             or f"the valid keys are {', '.join(known)}"
         )

@@ -67,6 +67,11 @@ BAD = [
     ("[metrics]\ntextfile = '/x'", "metrics.textfile", "must be an absolute path that ends in .prom"),
     ("emulators = 1", "emulators", "1 must be a table"),
     ("[emulators]\npath = ['/x']", "emulators.path", "unknown key: did you mean paths?"),
+    (
+        "[emulators]\narchitectures = ['arm64']",
+        "emulators.architectures",
+        "unknown key: it belongs to no table: write it above the first [table] of the file",
+    ),
     ("[emulators]\narm64 = '/x'", "emulators.arm64", "'/x' must be a table"),
     ("[emulators]\npaths = []", "emulators.paths", "give at least one"),
     (f"[emulators]\npaths = {['/x/{name}'] * 101}", "emulators.paths", "has more than 100 items: write fewer"),
