@@ -15,6 +15,7 @@ from binfmtd.errors import MountError, VanishError
 from binfmtd.model.config import Config
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import same
+from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.printable import printable
 
 DONE = 0
@@ -58,11 +59,15 @@ def take_back(given: argparse.Namespace) -> int:
 
 
 def _ours(here: Visit, rules: Mapping[str, Registration]) -> list[str]:
-    """Return the entries of these rules, without those that another program registered under their names since."""
+    """Return the entries of these rules, and the stand-ins that a daemon has left of them.
+
+    Those that another program registered under their names since are left out.
+    """
     there = here.assess().observed.by_name
     return [
         name
-        for name, rule in rules.items()
+        for handler, rule in rules.items()
+        for name in (handler, stand_in_name(handler))
         if (entry := there.get(name)) is not None
         and entry.registration is not None
         and same(entry.registration.match, rule.match)

@@ -224,6 +224,17 @@ def test_taken_back_by_export(instance: Instance, host: Host) -> None:
     assert host.cli("export").status == 2
 
 
+def test_taken_back_after_a_daemon(instance: Instance, host: Host, start_daemon: StartDaemon) -> None:
+    """`export --remove` also removes the stand-ins that a daemon has left of these entries."""
+    daemon = start_daemon("architectures = ['arm64']", ("--persistent", "--host-root", str(host.root)))
+    daemon.wait_for_log("persistent_file_in_step")
+    assert daemon.terminate() == 0
+    assert len(instance.all_names()) == 2
+    result = host.cli("export", "--remove", "--host-root", str(host.root))
+    assert (result.status, result.stderr) == (0, "")
+    assert instance.all_names() == []
+
+
 def test_copies_that_are_not_needed(host: Host) -> None:
     """If the generated file and its directory are missing, copies are removed, and the directory is not made again."""
     host.apply("--arch", "arm64")
