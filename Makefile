@@ -312,7 +312,8 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	chmod 755 "$(DESTDIR)$(bindir)/binfmtd" "$(DESTDIR)$(bindir)/binfmt"
 	install -d "$(DESTDIR)$(unitdir)"
 	for unit in systemd/binfmtd*; do \
-	    sed 's|/usr/bin/binfmtd|$(bindir)/binfmtd|' "$$unit" >"$(DESTDIR)$(unitdir)/$${unit#systemd/}" || exit; done
+	    sed 's|/usr/bin/binfmtd|$(bindir)/binfmtd|' "$$unit" >"$(DESTDIR)$(unitdir)/$${unit#systemd/}" && \
+	    chmod 644 "$(DESTDIR)$(unitdir)/$${unit#systemd/}" || exit; done
 	install -d "$(DESTDIR)$(DOC)/examples"
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
 	cp -R docs README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE "$(DESTDIR)$(DOC)"
@@ -326,6 +327,8 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 
 uninstall: ## remove what `make install` installed (same PREFIX and DESTDIR); stops and disables the service, keeps the config
 	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
+	@test -e "$(DESTDIR)$(bindir)/binfmtd" || { \
+	    echo "make: there is no $(DESTDIR)$(bindir)/binfmtd: give the variables of the installation, such as PREFIX=/usr" >&2; exit 1; }
 	@# With DESTDIR nothing runs.  Else systemd has loaded these units, or those of another PREFIX with the same names.
 	@test -n "$(DESTDIR)" || for unit in systemd/binfmtd*; do unit=$${unit#systemd/}; \
 	    ours=$$(systemctl show --property=FragmentPath --value "$$unit" 2>/dev/null) || ours=; \
@@ -336,10 +339,10 @@ uninstall: ## remove what `make install` installed (same PREFIX and DESTDIR); st
 	    echo "make: a daemon still runs ('$(bindir)/binfmtd status' has its pid): stop it first" >&2; exit 1; }
 	$(INSTALL_PYTHON) packaging/dist_info.py "$(DESTDIR)$(PACKAGES)"
 	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
-	rm -f "$(DESTDIR)$(bindir)/binfmtd" "$(DESTDIR)$(bindir)/binfmt"
 	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(unitdir)/$${unit#systemd/}"; done
 	for page in $(MANUALS); do rm -f "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
 	for path in $(COMPLETIONS); do rm -f "$(DESTDIR)$(PREFIX)/share/$$path"; done
+	rm -f "$(DESTDIR)$(bindir)/binfmtd" "$(DESTDIR)$(bindir)/binfmt"
 	@test -n "$(DESTDIR)" || systemctl daemon-reload 2>/dev/null || : # where no systemd runs there is nothing to reload
 	@test -n "$(DESTDIR)" || echo "make: entries stay until the next boot unless on_stop = \"remove\" took them; so does $(CONFIG)"
 

@@ -49,6 +49,14 @@ def test_a_daemon_runs(start_daemon: StartDaemon, prefix: Path) -> None:
     assert not (prefix / "bin/binfmtd").exists()
 
 
+def test_another_prefix(tmp_path: Path) -> None:
+    """Where nothing is installed, uninstall fails, and names what decides the place."""
+    refused = uninstall(tmp_path / "usr")
+    assert refused.status != 0
+    assert f"there is no {tmp_path}/usr/bin/binfmtd" in refused.stderr
+    assert "PREFIX=" in refused.stderr
+
+
 def test_the_service_is_stopped(prefix: Path, tmp_path: Path) -> None:
     """Units that systemd loaded from the prefix are stopped and disabled first, with a message; other units are not."""
     log = tmp_path / "log"

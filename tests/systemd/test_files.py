@@ -97,6 +97,14 @@ def test_uninstall_leaves_the_config(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["binfmtd.toml"]
 
 
+def test_a_strict_umask(tmp_path: Path) -> None:
+    """All users may read what `make install` installs, whatever the umask of the administrator is."""
+    install = f"umask 077; make -C '{CHECKOUT}' DESTDIR='{tmp_path}/tree' PREFIX=/usr install"
+    assert run(["sh", "-c", install]).status == 0
+    paths = [path for path in (tmp_path / "tree").rglob("*") if path.stat().st_mode & 0o004 == 0]
+    assert paths == []
+
+
 def test_what_pip_installed_stays_pips(tmp_path: Path) -> None:
     """If pip installed the package, as in a virtual environment, its .dist-info stays, so that pip can upgrade it."""
     packages = tmp_path / "usr/lib/python3/dist-packages"
