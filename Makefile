@@ -268,6 +268,7 @@ deb: sdist ## the Debian package, in build/deb, checked by lintian
 	tar --extract --file=$(SDIST) --directory=build/deb
 	cd build/deb/binfmtd-$(VERSION) && dpkg-buildpackage --no-sign
 	lintian --pedantic --fail-on error,warning,info,pedantic build/deb/binfmtd_$(VERSION)_*.changes
+	@echo "make: lintian found nothing in build/deb/binfmtd_$(VERSION)_all.deb"
 
 one-file: setup ## one program with Python in it, build/onefile/binfmtd, for hosts whose Python is older than 3.11 or missing
 	@$(NEED) mmdebstrap 'command -v mmdebstrap' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
