@@ -30,12 +30,16 @@ class ConfigWatch:
         self._source = source
         self._unwatched = unwatched
         self._changed = changed
-        self.incomplete = False  # some watches are missing, since the kernel had none left
 
     @property
     def arming(self) -> bool:
         """True if a thread is arming the watches, or is about to."""
         return self._background.busy(KEY)
+
+    @property
+    def incomplete(self) -> bool:
+        """True if some watches are missing, since the kernel had none left."""
+        return WatchKind.CONFIG in self._watch.incomplete
 
     def arm(self, *, wanted: bool, began: float | None = None) -> None:
         """Watch the files that the config has now, or none if no watches are ``wanted``.
@@ -49,7 +53,6 @@ class ConfigWatch:
 
         def use(result: tuple[Armed, bool]) -> None:
             armed, changed = result
-            self.incomplete = armed.incomplete is not None
             changed |= self._watch.use(WatchKind.CONFIG, armed)
             self._unwatched(armed.unwatched)
             if changed:
@@ -59,4 +62,3 @@ class ConfigWatch:
             self._background.run(KEY, arm_all, use)
         else:
             self._watch.use(WatchKind.CONFIG, Armed())
-            self.incomplete = False

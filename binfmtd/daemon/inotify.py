@@ -104,7 +104,7 @@ class InotifyWatcher:
         self._recent = _RecentEvents()
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> owners
         self._names: dict[str, Mapping[int, Collection[str]]] = {}  # owner -> watch descriptor -> names
-        self._incomplete: set[str] = set()  # owners that lack a watch, since none was left
+        self.incomplete: set[str] = set()  # owners that lack a watch, since none was left
         self._perhaps_unused: set[int] = set()  # watch descriptors, armed or given up since the last ``tidy``
         self._others_write: set[int] = set()  # watch descriptors; not of the state directory, where we write
 
@@ -112,7 +112,7 @@ class InotifyWatcher:
         """Open inotify; return its descriptor, or None if it was open already or the kernel has no instance left."""
         if self._manager is not None:
             return None
-        if not self._incomplete:
+        if not self.incomplete:
             self.exhausted = None
         try:
             self._manager = pyinotify.WatchManager()
@@ -136,7 +136,7 @@ class InotifyWatcher:
         The kernel returns the same watch descriptor for the same directory of the same instance.
         """
         before = self._instance
-        if self._manager is not None and not self._incomplete:
+        if self._manager is not None and not self.incomplete:
             self.exhausted = None
         try:
             self._instance = self._add(directory, _INSTANCE_MASK)
@@ -195,9 +195,9 @@ class InotifyWatcher:
         """
         names, before = armed.names, self._names.pop(owner, {})
         if armed.incomplete is None:
-            self._incomplete.discard(owner)
+            self.incomplete.discard(owner)
         else:
-            self._incomplete.add(owner)
+            self.incomplete.add(owner)
             self.exhausted = self.exhausted or armed.incomplete
         if names:
             self._names[owner] = names

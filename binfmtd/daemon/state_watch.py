@@ -36,7 +36,11 @@ class StateWatch:
         self._pauses = pauses
         self._probe_runner = probe_runner
         self._report = report
-        self._incomplete = False  # some watches are missing, since the kernel had none left
+
+    @property
+    def _incomplete(self) -> bool:
+        """True if some watches are missing, since the kernel had none left."""
+        return not self._watch.incomplete.isdisjoint(self._files)
 
     @property
     def arming(self) -> bool:
@@ -70,9 +74,9 @@ class StateWatch:
         return {owner: self._watch.arm_all(partial(dict, files)) for owner, files in self._files.items()}
 
     def _use(self, files: dict[WatchKind, Armed]) -> None:
+        before = self._incomplete
         changed = {owner for owner, armed in files.items() if self._watch.use(owner, armed)}
         for armed in files.values():
             self._report.notices.unwatched(armed.unwatched)
-        before, self._incomplete = self._incomplete, any(armed.incomplete for armed in files.values())
         if changed or (before and not self._incomplete):  # no event has reported what was written before
             self._take_in()

@@ -24,6 +24,7 @@ class SimulatedWatch:
         """``device`` returns the number of the instance that is mounted now."""
         self.descriptor: int | None = None
         self.exhausted: str | None = None
+        self.incomplete: set[str] = set()
         self.saw_unrelated = False
         self.queue: list[PendingEvents] = []
         self.instance: int | None = None
