@@ -147,8 +147,8 @@ class InotifyWatcher:
             self._remove(before)
         return self._instance not in (None, before)
 
-    def forget_instance(self) -> None:
-        """Drop the watch on an instance that cannot be reached any more."""
+    def _forget_instance(self) -> None:
+        """Drop the watch on an instance that is unmounted."""
         if self._instance is not None:
             self._remove(self._instance)
             self._instance = None
@@ -329,12 +329,12 @@ class InotifyWatcher:
         events.flushed |= b"status\0" in data
         if self._instance is not None and any(_HEAD.pack(self._instance, gone) in data for gone in _ENDS):
             events.watch_removed = True
-            self.forget_instance()
+            self._forget_instance()
 
     def _read_instance_event(self, events: PendingEvents, own: "_Own | None", mask: int, name: bytes) -> None:
         if mask & _GONE:
             events.watch_removed = events.any_entry = True
-            self.forget_instance()
+            self._forget_instance()
         elif own is not None and own.raised(name, mask):
             pass
         elif name == b"register":

@@ -37,6 +37,7 @@ class InstanceWatch:
     def __init__(self, where: Where, watch: InotifyWatcher, wait: Poller) -> None:
         """Attach to nothing yet; ``where`` binfmt_misc is, or is to be mounted."""
         self.mounted: Mounted | None = None
+        self.unbroken = False  # True if the watch has been on the attached instance since an earlier ``attach``
         self._where = where
         self._watch = watch
         self._wait = wait
@@ -78,18 +79,19 @@ class InstanceWatch:
     def attach(self, result: Mounted | MountError) -> bool:
         """Watch the instance that was found, before a pass reads it.
 
-        Return True if it is another instance than before, or the watch is new.
-        Raises the MountError if no instance was found.
+        Return True if it is another instance than before, or the watch is new, or none could be reached before.
+        Raises the MountError if no instance was found.  The watch stays, since a mount may only cover the instance.
         """
         before = self.mounted
         if isinstance(result, MountError):
             self.mounted = None
-            self._watch.forget_instance()
             self.failed(result)
             raise result
         self.mounted = self._compared(result)
         is_another = before is None or before.identity != result.identity
-        return self._watch.watch_instance(result.directory) or is_another
+        is_new = self._watch.watch_instance(result.directory)
+        self.unbroken = self._watch.watches_instance and not is_new
+        return is_another or is_new
 
     def regard_as(self, mounted: Mounted | None) -> None:
         """Regard the instance as this: its seal has changed."""

@@ -111,8 +111,7 @@ class MountSearch:
             self._report.trouble(str(error))
             self._readiness.changed()
             return None
-        if fresh:
-            self._instance_reconciler.instance_changed()
+        self._instance_reconciler.instance_found(fresh=fresh, unbroken=self._instance_watch.unbroken)
         return fresh
 
     def _ended(self, began: float, mounted: Mounted | MountError) -> None:

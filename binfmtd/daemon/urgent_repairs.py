@@ -67,6 +67,7 @@ class UrgentRepairs:
         self._report = report
         self._fast_repair: FastRepair | None = None
         self._waited: FastRepair | None = None  # in which a repair has waited for a registration
+        self._written_unreached: set[str] = set()  # foreign entries written to while the instance was out of reach
         self.knows_instance = False  # the last pass was made on this instance
         events.on_flush = self._rush
 
@@ -85,10 +86,27 @@ class UrgentRepairs:
         if self._fast_repair is not None:
             self._fast_repair.hold(pauses)
 
-    def instance_changed(self) -> None:
-        """Take in that another instance is attached, or the same one is watched anew."""
-        self._events.forget_own_writes()
-        self.knows_instance = False
+    def instance_found(self, *, fresh: bool, unbroken: bool) -> None:
+        """Take in that an instance is attached.
+
+        ``fresh``: it is another one, or was out of reach until now; ``unbroken``: the watch on it has missed nothing.
+        """
+        if fresh:
+            self.knows_instance = False
+        if not unbroken:
+            self._events.forget_own_writes()
+            self._written_unreached.clear()
+        elif fresh or self._written_unreached:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Forget the foreign entries that other programs removed by name while the instance was out of reach."""
+        if not self._events.throttled():
+            self._events.read()
+        written = self._written_unreached | self._events.pending.entries_written
+        with suppress(MountError), self._access.open() as (instance, _):
+            self._reconciler.removed_by_name(written, instance)
+            self._written_unreached.clear()
 
     def repair(self, cpu: float) -> tuple[PendingEvents, FastRepairResult]:
         """Repair what the events call for, then report it; return the events and the repair.
@@ -169,7 +187,10 @@ class UrgentRepairs:
 
     def _repair(self, events: PendingEvents) -> tuple[FastRepairResult, list[str]]:
         reaction, exec_breaking = FastRepairResult(), list[str]()
-        if self._fast_repair is None or self._access.mounted is None or not (events.entries or events.any_entry):
+        if self._fast_repair is None or not (events.entries or events.any_entry):
+            return reaction, exec_breaking
+        if self._access.mounted is None:
+            self._out_of_reach(events)
             return reaction, exec_breaking
         try:
             with self._access.open() as (instance, writer):
@@ -184,12 +205,17 @@ class UrgentRepairs:
                     instance, writer, events.entries, everything=events.any_entry
                 )
         except MountError as error:
+            self._out_of_reach(events)
             events.watch_removed = True
             self._instance_watch.failed(error)
         except WriteRefusedError as error:
             self._instance_watch.failed(error)
             self._report.trouble(self._instance_watch.problem or str(error))
         return reaction, exec_breaking
+
+    def _out_of_reach(self, events: PendingEvents) -> None:
+        """Keep what ``removed_by_name`` needs: a mount may cover the instance, whose watch goes on."""
+        self._written_unreached |= events.entries_written & self._reconciler.foreign_entries.entries.keys()
 
     def _await_registration(self, events: PendingEvents, prepared: FastRepair) -> None:
         """Wait up to 2 ms, once between two passes, for a program that removed an entry by name to register another.

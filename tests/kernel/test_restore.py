@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,10 +98,10 @@ def test_removed_and_flushed_between_two_looks(instance: Instance, start_daemon:
     instance.register(WSL)
     instance.register(LATE)
     daemon = start_daemon(CONFIG)
-    daemon.process.send_signal(19)
+    daemon.process.send_signal(signal.SIGSTOP)
     instance.remove("WSLInterop")
     instance.remove(FLUSH)
-    daemon.process.send_signal(18)
+    daemon.process.send_signal(signal.SIGCONT)
     wait_for(instance, "ours", "WSLInterop-late")
     daemon.wait_converged()
     assert sorted(instance.names()) == ["WSLInterop-late", "ours"]
@@ -130,6 +131,36 @@ def test_with_a_fresh_instance(instance: Instance, start_daemon: StartDaemon) ->
     instance.shell(f"mount -t binfmt_misc binfmt_misc {instance.mount_point}", check=True)
     wait_for(instance, "ours", "WSLInterop")
     assert instance.read("WSLInterop") == before
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["cover noticed", "cover not noticed"])
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
+def test_removed_by_name_under_a_cover(instance: Instance, start_daemon: StartDaemon, *, noticed: bool) -> None:
+    """An entry that was removed by name while a mount covered the instance is not restored; a flushed one is."""
+    instance.register(WSL)
+    instance.register(LATE)
+    daemon = start_daemon(CONFIG)
+    wait_seen(daemon, "WSLInterop-late", "WSLInterop")
+    directory = os.open(instance.directory, os.O_PATH | os.O_DIRECTORY)
+    if not noticed:
+        daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        instance.shell(f"mount -t tmpfs covers {instance.mount_point}", check=True)
+        if noticed:
+            daemon.wait_for_log("trouble")
+        for entry in ("WSLInterop", FLUSH):
+            file = os.open(entry, os.O_WRONLY, dir_fd=directory)
+            os.write(file, b"-1")
+            os.close(file)
+    finally:
+        os.close(directory)
+    if not noticed:
+        daemon.process.send_signal(signal.SIGCONT)
+        daemon.wait_for_log("trouble")
+    instance.shell(f"umount {instance.mount_point}", check=True)
+    wait_for(instance, "ours", "WSLInterop-late")
+    daemon.wait_converged()
+    assert sorted(instance.names()) == ["WSLInterop-late", "ours"]
 
 
 def test_its_owner_may_be_faster(instance: Instance, start_daemon: StartDaemon) -> None:

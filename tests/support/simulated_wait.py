@@ -48,9 +48,6 @@ class SimulatedWatch:
     def watches_instance(self) -> bool:
         return self.instance is not None
 
-    def forget_instance(self) -> None:
-        self.instance = None
-
     def arm_all(self, find: Callable[[], Mapping[str, Collection[str]]]) -> Armed:
         return Armed({1: {name for names in find().values() for name in names}}, ())
 
