@@ -5,6 +5,8 @@ Source: Documentation/admin-guide/binfmt-misc.rst, fs/binfmt_misc.c (create_entr
 bytes that must be are escaped, since a fully escaped one of 230 bytes would overrun the line.
 """
 
+from functools import lru_cache
+
 from binfmtd.errors import FormatError
 from binfmtd.formats.escapes import decode, encode
 from binfmtd.model.handler import Flags, Registration, check_name
@@ -24,6 +26,7 @@ def to_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+@lru_cache(maxsize=1024)  # each pass prepares the lines of all stand-ins anew
 def encode_line(name: str, registration: Registration, *, readable: bool = False) -> bytes:
     """Return the line that registers an entry, without a newline.  Raises FormatError if the kernel could not take it.
 
