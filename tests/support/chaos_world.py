@@ -142,9 +142,14 @@ class World:
 
     def make_read_only(self) -> None:
         if not self._read_only and not self._covered:
-            # The kernel refuses it with EBUSY while a file is open for writing, as in a write of the daemon's.
+            # The kernel refuses it with EBUSY while a file is open for writing, as in a write of the daemon's.  So a
+            # daemon that was stopped in the middle of one has to go on meanwhile.
             remount = f"mount -o remount,bind,ro {MOUNT_POINT}"
+            if self._stopped and self.daemon is not None:
+                self.daemon.process.send_signal(signal.SIGCONT)
             wait_until(lambda: self._instance.shell(remount).returncode == 0, what=remount)
+            if self._stopped:
+                self.pause()
             self._read_only = True
 
     def clear(self) -> None:
