@@ -64,7 +64,6 @@ kernel kernel-quick kernel-slow:
 
 SHARE := 1
 reliability: setup ## the reliability suite: as many disturbances as a build farm has in a year (CI does 2 % of it, SHARE=0.02)
-	-@$(NEED) faketime 'ls /usr/lib/*/faketime/libfaketime.so.1' # one test takes it, and is skipped without
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '' --share $(SHARE) tests/kernel/reliability
 
 SEED := random

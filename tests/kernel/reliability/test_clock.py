@@ -1,5 +1,8 @@
 """The wall clock jumps by years, forth and back: nothing that the daemon does depends on it."""
 
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +14,6 @@ from support.instance import Instance, made_for_tests
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
-Times = Callable[[int], int]
 
 CONFIG = r"""
 architectures = []
@@ -24,47 +26,47 @@ DAY = 86400.0  # seconds
 JUMPS = (3650, -3650, 2 / 24, 7300, 0)  # days from now
 
 
-STALLED = 60  # seconds: under libfaketime a thread of Python may wait for seconds after a jump
-
 Clock = Callable[[float], None]  # sets the clock that the daemon sees, to so many days from now
 
 
-def libfaketime() -> str:
-    for path in sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")):
-        return str(path)
-    pytest.skip("libfaketime is not there (Debian: apt-get install faketime)")
-
-
 @pytest.fixture
-def environment(tmp_path: Path, times: Times) -> dict[str, str]:
-    """Return the variables with which a daemon sees a clock of its own; none on a machine whose clock may be set."""
+def offset(tmp_path: Path) -> Path | None:
+    """Return the file with the seconds that the daemon's clock is ahead; None where the machine's clock may be set."""
     if made_for_tests():
-        return {}
-    if times(100) < 100:
-        pytest.skip("only in make reliability: on a busy machine libfaketime may stop a thread of Python for ever")
-    return {
-        "LD_PRELOAD": libfaketime(),
-        "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
-        "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",
-    }
+        return None
+    file = tmp_path / "offset"
+    file.write_bytes(bytes(8))
+    return file
 
 
 @pytest.fixture
-def set_clock(environment: dict[str, str], tmp_path: Path) -> Iterator[Clock]:
-    """Return a function that sets the clock: the real one, or the one in the file that libfaketime reads."""
+def environment(tmp_path: Path, offset: Path | None) -> dict[str, str]:
+    """Return the variables with which a daemon sees a clock of its own."""
+    if offset is None:
+        return {}
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler is here to make the daemon's clock (Debian: apt-get install gcc)")
+    library = str(tmp_path / "wall_clock.so")
+    source = str(Path(__file__).with_name("wall_clock.c"))
+    options = ("-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC")
+    subprocess.run(["cc", *options, "-o", library, source], check=True)
+    return {"LD_PRELOAD": library, "WALL_CLOCK_OFFSET": str(offset)}
+
+
+@pytest.fixture
+def set_clock(offset: Path | None) -> Iterator[Clock]:
+    """Return a function that sets the clock: the real one, or the daemon's own."""
     wall, monotonic = time.time(), time.monotonic()
 
     def set_real(days: float) -> None:
         time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - monotonic + days * DAY)
 
-    def set_faked(days: float) -> None:
-        new = tmp_path / "clock.new"
-        new.write_text(f"{days * DAY:+.0f}")
-        new.rename(tmp_path / "clock")  # in one step, because the file may be read at any time
+    def set_own(days: float) -> None:
+        assert offset is not None
+        with offset.open("r+b") as file:  # in place: the daemon has mapped it
+            file.write(int(days * DAY).to_bytes(8, sys.byteorder, signed=True))
 
-    set_to = set_faked if environment else set_real
+    set_to = set_real if offset is None else set_own
     set_to(0)
     yield set_to
     set_to(0)
@@ -86,10 +88,10 @@ def test_the_clock_on_the_wall_jumps(
         set_clock(jump)
         so_far = len(daemon.logs("config_reloaded"))
         daemon.reload()
-        wait_until(lambda n=so_far: len(daemon.logs("config_reloaded")) > n, STALLED, "the reload")  # type: ignore[misc]
+        wait_until(lambda n=so_far: len(daemon.logs("config_reloaded")) > n, what="the reload")  # type: ignore[misc]
         so_far = len(daemon.logs("pause_ended"))
         assert cli("pause", "one", "--for", "2s").status == 0
-        wait_until(lambda n=so_far: len(daemon.logs("pause_ended")) > n, STALLED, "the pause's end")  # type: ignore[misc]
+        wait_until(lambda n=so_far: len(daemon.logs("pause_ended")) > n, what="the pause's end")  # type: ignore[misc]
         repaired(instance)
     assert daemon.wait_converged()["paused"] == []
     years = {line["timestamp"][:4] for line in daemon.logs()}
