@@ -317,8 +317,11 @@ def _prune(given: argparse.Namespace, progress: Progress) -> int:
     store = Store(store_directory(given))
     names = store.names()
     uses = _known_uses(given, store, "then run this again") if names else Uses({}, {})
-    unused = [name for name in names if not uses.of(name)]
-    return _remove_all(given, store, unused, progress, dry=given.dry_run)
+    unused = [name for name in names if os.path.lexists(store.directory(name)) and not uses.of(name)]
+    versions = [name for name in unused if store.is_version(name)]
+    if left := [name for name in unused if name not in versions]:
+        warn(f"left in {store.path}, since a version has other files: {', '.join(left)}")
+    return _remove_all(given, store, versions, progress, dry=given.dry_run)
 
 
 def _known_uses(given: argparse.Namespace, store: Store, otherwise: str) -> Uses:

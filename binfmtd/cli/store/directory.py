@@ -76,6 +76,17 @@ class Store:
         """Return the directory of a version."""
         return os.path.join(self.path, name)
 
+    def is_version(self, name: str) -> bool:
+        """Return True if a directory has files of a version, damaged or not, and no others.
+
+        The path of the store may be wrong: in /var/lib each directory would be a version that is not used.
+        """
+        try:
+            files = os.listdir(self.directory(name))
+        except OSError:
+            return False
+        return bool(files) and all(file == MANIFEST or file.startswith(manifests.PREFIX) for file in files)
+
     def check_exists(self, name: str) -> None:
         """Raise UsageError, with the versions that exist, unless this one does."""
         if name not in (names := self.names()):

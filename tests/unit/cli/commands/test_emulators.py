@@ -206,6 +206,22 @@ def test_in_use(store: StoreCli, tmp_path: Path) -> None:
     assert store.versions == []
 
 
+def test_prune_of_another_directory(store: StoreCli, tmp_path: Path) -> None:
+    """A directory with other files than a version stays: --store may name /var/lib by mistake."""
+    for name in ("damaged", "unused"):
+        store.checked("import", emulators(tmp_path / name, three("9.2.2")), "--name", name)
+    (store.path / "damaged" / "manifest.json").unlink()
+    (store.path / "documents" / "letters").mkdir(parents=True)
+    (store.path / "empty").mkdir()
+    (store.path / "notes").write_text("text")
+    for arguments in (["--dry-run"], []):
+        result = store("prune", "--json", *arguments)
+        assert (result.status, result.json["removed"]) == (0, ["damaged", "unused"])
+        message = f"left in {store.path}, since a version has other files: documents, empty, notes"
+        assert result.message == message
+    assert store.versions == ["documents", "empty", "notes"]
+
+
 def test_versions_of_the_config(store: StoreCli, tmp_path: Path) -> None:
     """A version that [emulators] names is in use by each architecture's handler, also as one of several."""
     for name in ("9.2.2", "8.1.5", "7.2.0"):
