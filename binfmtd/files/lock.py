@@ -23,13 +23,13 @@ class FileLock:
     def take(self) -> bool:
         """Take the lock; return False if another process holds it.  Raises OSError.
 
-        Return True without a lock if the file system is read-only or the directory is missing: no process can write
-        there.
+        Return True without a lock if the file system is read-only or full, or the directory is missing: no process can
+        write a file there.
         """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            if error.errno in (errno.EROFS, errno.ENOENT):
+            if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT):
                 return True
             raise
         try:

@@ -81,6 +81,23 @@ def test_too_few_inodes(disk: StoreCli, tmp_path: Path) -> None:
     assert result.message == f"{disk.path}: No space left on device: make room (nothing was added)"
 
 
+@pytest.mark.parametrize("command", [("prune",), ("remove", "9.2.2")])
+def test_room_is_made(disk: StoreCli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A version is removed from a disk on which not one file or directory more can be made."""
+    fill = f"i=0; while touch '{disk.path}/.fill-'$i 2>/dev/null; do i=$((i+1)); done"
+    result = on_a_disk(
+        disk,
+        "nr_inodes=20,mode=755",
+        line(disk, "import", emulators(tmp_path / "source", three("9.2.2"))),
+        fill,
+        f"touch '{disk.path}/.more' 2>/dev/null",
+        line(disk, *command),
+        f"ls -A '{disk.path}' | grep -v fill-",
+    )
+    assert result.stdout.splitlines()[1:] == ["= 0", "= 0", "= 1", "removed 9.2.2", "= 0", "= 1"]
+    assert result.stderr == ""
+
+
 def test_read_only(disk: StoreCli, tmp_path: Path) -> None:
     """A store that cannot be written can be listed and verified; a change of it is one error."""
     source = emulators(tmp_path / "source", three("9.2.2"))

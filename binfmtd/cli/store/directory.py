@@ -3,9 +3,9 @@
 A version is there as a whole or not at all, and never changes:
 
 * A command prepares it in STORE/.new-RANDOM, with an fsync of each file, and renames it to STORE/NAME.
-* To remove it, a command renames it to STORE/.old-RANDOM first.
-* A command holds a lock (flock) on the directory that it prepares or removes; the kernel releases it if the command is
-  killed.  The next command that changes the store removes such directories that are not locked.
+* To remove it, a command renames it to STORE/.old-RANDOM first.  That takes no room, so a full disk can be emptied.
+* A command holds a lock (flock) on the directory that it prepares; the kernel releases it if the command is killed.
+  The next command that changes the store removes such directories that are not locked, and each STORE/.old-RANDOM.
 * STORE/.lock is held for each rename, so that two commands do not add one name.
 """
 
@@ -133,7 +133,8 @@ class Store:
             self._check_executable()
             with self._locked():
                 self._remove_leftovers()
-                place, lock = self._hidden("new")
+                os.mkdir(place := self._hidden("new"), 0o700)
+                lock = _lock(place)
             try:
                 os.mkdir(os.path.join(place, _VERSION), 0o700)
                 yield Prepared(place)
@@ -190,13 +191,10 @@ class Store:
                 self._remove_leftovers()
                 if not os.path.lexists(self.directory(name)):
                     return False
-                place, lock = self._hidden("old")
-                os.rename(self.directory(name), os.path.join(place, _VERSION))
+                place = self._hidden("old")
+                os.rename(self.directory(name), place)
                 sync_directory(self.path)
-            try:
-                _remove_tree(place)
-            finally:
-                os.close(lock)
+            _remove_tree(place)
         except OSError as error:
             raise self._failed(error, "remove it again") from error
         return True
@@ -238,30 +236,24 @@ class Store:
             return f"has the sha256 {digest} instead of {facts.sha256}"
         return None
 
-    def _hidden(self, kind: str) -> tuple[str, int]:
-        """Make a directory of ours, and lock it; return its path and the descriptor that has the lock."""
-        place = os.path.join(self.path, f".{kind}-{os.urandom(8).hex()}")
-        os.mkdir(place, 0o700)
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return place, descriptor
+    def _hidden(self, kind: str) -> str:
+        return os.path.join(self.path, f".{kind}-{os.urandom(8).hex()}")
 
     def _remove_leftovers(self) -> None:
         """Remove what killed commands have left.  STORE/.lock is held, so none is made and not yet locked."""
         for name in os.listdir(self.path):
-            if _LEFTOVER.fullmatch(name):
-                place = os.path.join(self.path, name)
-                try:
-                    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    continue  # its command has just ended; it removes its directory without STORE/.lock
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove_tree(place)
-                except BlockingIOError:
-                    pass  # another command works there
-                finally:
-                    os.close(descriptor)
+            if (leftover := _LEFTOVER.fullmatch(name)) is None:
+                continue
+            place = os.path.join(self.path, name)
+            if leftover[1] == "old":  # its command may be at work; then both remove it
+                _remove_tree(place)
+                continue
+            try:
+                lock = _lock(place, fcntl.LOCK_NB)
+            except (FileNotFoundError, BlockingIOError):
+                continue  # its command has just ended, and removes it without STORE/.lock; or it works there
+            _remove_tree(place)
+            os.close(lock)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -306,8 +298,21 @@ def checked_name(name: str) -> str:
     return name
 
 
+def _lock(directory: str, flags: int = 0) -> int:
+    """Lock a directory, and return the descriptor that has the lock.  Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _remove_tree(path: str) -> None:
-    """Remove a directory with all that it contains; what cannot be removed stays."""
+    """Remove a directory with all that it contains, or a file; what cannot be removed stays."""
     import shutil
 
     shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        os.unlink(path)

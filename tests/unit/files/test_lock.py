@@ -63,16 +63,17 @@ def test_what_cannot_be_locked_leaves_nothing_open(path: str, monkeypatch: pytes
     assert FileLock(path).take()
 
 
-def test_on_a_read_only_file_system_it_counts_as_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a read-only file system the lock counts as taken: no process can write there, so none has to be waited for.
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_where_no_file_can_be_made_it_counts_as_taken(path: str, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """On a file system that is read-only or full the lock counts as taken: no process can make a file there.
 
-    A process that only reads the result can go on, and one that writes gets that error itself.
+    A process that only reads the result can go on, also one that removes files, and one that writes gets that error.
     """
 
-    def read_only(*_: object) -> int:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(os, "open", refused)
     lock = FileLock(path)
     assert lock.take()
     lock.give_back()
