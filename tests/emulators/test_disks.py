@@ -98,6 +98,22 @@ def test_room_is_made(disk: StoreCli, tmp_path: Path, command: tuple[str, ...]) 
     assert result.stderr == ""
 
 
+def test_in_an_image(disk: StoreCli, tmp_path: Path) -> None:
+    """A version that a container has from its image, so in a lower layer of an overlay, is removed."""
+    layers = f"lowerdir={tmp_path}/lower,upperdir={disk.path}/.upper,workdir={disk.path}/.work"
+    result = on_a_disk(
+        disk,
+        "mode=755",
+        line(disk, "import", emulators(tmp_path / "source", three("9.2.2"))),
+        f"cp -a '{disk.path}' '{tmp_path}/lower' && mkdir '{disk.path}/.upper' '{disk.path}/.work'",
+        f"mount -t overlay -o redirect_dir=off,{layers} overlay '{disk.path}'",
+        line(disk, "remove", "9.2.2"),
+        f"ls -A '{disk.path}'",
+    )
+    assert result.stdout.splitlines()[1:] == ["= 0", "= 0", "= 0", "removed 9.2.2", "= 0", "= 0"]
+    assert result.stderr == ""
+
+
 def test_read_only(disk: StoreCli, tmp_path: Path) -> None:
     """A store that cannot be written can be listed and verified; a change of it is one error."""
     source = emulators(tmp_path / "source", three("9.2.2"))

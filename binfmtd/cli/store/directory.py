@@ -16,7 +16,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from errno import EACCES, EPERM
+from errno import EACCES, EPERM, EXDEV
 from typing import NamedTuple
 
 from binfmtd.errors import FormatError, StoreError, UsageError
@@ -184,7 +184,10 @@ class Store:
             )
 
     def remove(self, name: str) -> bool:
-        """Remove a version, in one step for every reader; return False if there is none.  Raises StoreError."""
+        """Remove a version, where it can be renamed in one step for every reader; return False if there is none.
+
+        Raises StoreError.
+        """
         self.check_trust()
         try:
             with self._locked():
@@ -192,7 +195,12 @@ class Store:
                 if not os.path.lexists(self.directory(name)):
                     return False
                 place = self._hidden("old")
-                os.rename(self.directory(name), place)
+                try:
+                    os.rename(self.directory(name), place)
+                except OSError as error:
+                    if error.errno != EXDEV:
+                        raise
+                    place = self.directory(name)  # overlayfs renames no directory that is in an image's lower layer
                 sync_directory(self.path)
             _remove_tree(place)
         except OSError as error:
