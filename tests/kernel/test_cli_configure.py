@@ -170,3 +170,16 @@ def test_the_other_commands(store: StoreCli, root: Path, instance: Instance, tmp
     explained = cli("explain", str(root / "program"), config=config)
     assert f"QEMU_UNAME={RELEASE}" in explained.stdout
     assert f"{store.path}/set/{EMULATOR.name}" in cli("export", "--format", "binfmt.d", config=config).stdout
+
+
+def test_too_long_a_manifest(tmp_path: Path) -> None:
+    """Settings whose manifest could not be read again are refused, and nothing is added."""
+    store = StoreCli(tmp_path / "store")
+    store.checked("import", emulators(tmp_path / "tiny", three("9.2.2")))
+    value = "\x01" * 65000  # \u0001 in the manifest
+    result = store("configure", "9.2.2", "--name", "set", f"A={value}")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message.startswith("the manifest of set would have ")
+    assert (store.versions, store.hidden()) == (["9.2.2"], [])
+    store.checked("configure", "9.2.2", "--name", "set", f"A={value}", "--arch", "arm")
+    assert store("verify").status == 0

@@ -147,9 +147,15 @@ class Store:
     def add(self, prepared: Prepared, name: str, manifest: Manifest) -> bool:
         """Add a prepared version; return False if the same files are there under this name.
 
-        Raises StoreError if other files are, and OSError.
+        Raises StoreError if other files are, or if the manifest would be too long to be read, and OSError.
         """
-        write_atomically(os.path.join(prepared.files, MANIFEST), manifests.render(manifest), durable=True)
+        data = manifests.render(manifest)
+        if len(data) > manifests.LIMIT:  # settings can do that: each file has up to 64 KiB of them
+            raise StoreError(
+                f"the manifest of {name} would have {len(data)} bytes, and {manifests.LIMIT} are allowed: use shorter "
+                "settings, or fewer architectures with --arch"
+            )
+        write_atomically(os.path.join(prepared.files, MANIFEST), data, durable=True)
         os.chmod(prepared.files, 0o755)  # noqa: S103  each user may execute the emulators
         sync_directory(prepared.files)
         with self._locked():
