@@ -87,7 +87,7 @@ def parse(data: bytes) -> Manifest:
 
 
 def _file(name: str, facts: Mapping[str, Any]) -> FileFacts:
-    if not name.startswith(PREFIX) or "/" in name:
+    if not name.startswith(PREFIX) or "/" in name or not name.isprintable():  # a NUL can be in no file's name
         raise FormatError(f"it names the file {name!r}")
     settings = {name: _of(str, value) for name, value in facts.get("settings", {}).items()}
     return FileFacts(_of(str, facts["sha256"]), _of(int, facts["size"]), _text_or_none(facts["version"]), settings)

@@ -56,6 +56,8 @@ WHOLE = {
         ({"files": {"qemu-arm": {"sha256": "00", "size": 1, "version": None, "settings": []}}}, "arranged"),
         ({"files": {"qemu-/../x": WHOLE}}, "it names the file 'qemu-/../x'"),
         ({"files": {"other": WHOLE}}, "it names the file 'other'"),
+        ({"files": {"qemu-\0": WHOLE}}, r"it names the file 'qemu-\\x00'"),
+        ({"files": {"qemu-\ud800": WHOLE}}, r"it names the file 'qemu-\\ud800'"),
     ],
 )
 def test_damaged(change: dict[str, object], message: str) -> None:
