@@ -259,3 +259,13 @@ def test_nothing_of_it_outlasts_a_reboot(instance: Instance, tmp_path: Path) -> 
     result = run(instance.entering([*BINFMTD, "sandbox", "--", "true"]), env=environment)
     assert (result.status, result.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_hosts_daemon_publishes(sandbox: Sandbox) -> None:
+    """With the host's config: metrics and labels of the host's daemon are neither replaced nor removed."""
+    files = [sandbox.directory / name for name in ("binfmtd.prom", "labels")]
+    for file in files:
+        file.write_text("the host's")
+    result = sandbox("true", config=CONFIG + f"[metrics]\ntextfile = '{files[0]}'\n[labels]\nfile = '{files[1]}'\n")
+    assert (result.status, result.stderr) == (0, "")
+    assert [file.read_text() for file in files] == ["the host's"] * 2

@@ -18,7 +18,7 @@ from binfmtd.errors import ConfigError
 from binfmtd.files.atomic import remove_unfinished
 from binfmtd.files.trust import Trust
 from binfmtd.host.facts import boot_id
-from binfmtd.model.config import Config
+from binfmtd.model.config import Config, Metrics
 from binfmtd.report.status_json import set_aside, take_history
 
 _LAST_LINES = 0.5  # seconds that the daemon, at its end, waits for the reader of its log
@@ -59,6 +59,7 @@ class _Files:
         self.state_dir = state_dir(given)
         self._given = given
         self._wanted = wanted
+        self._private = options.switch("BINFMTD_PRIVATE")
         self._trust = Trust.of_this_process()
         self._contents: Contents = ()
         self.began = since_boot()  # before the config is first read
@@ -99,6 +100,8 @@ class _Files:
 
     def _make(self, contents: Contents) -> Config:
         config = make(contents, trust=self._trust, architectures=self._wanted)
+        if self._private:  # the config may be the host's, and so are the files and the port that it names
+            config = config._replace(metrics=Metrics(), labels=None)
         return outlasting(config) if self._given.persistent else config
 
 

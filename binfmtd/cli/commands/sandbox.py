@@ -220,9 +220,11 @@ def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Pop
                 [sys.executable, "-P", "-m", "binfmtd", "run", "--state-dir", directory, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # The handlers are private: whatever the environment asks for, the host must not have them after a boot.
+                # The handlers are private: whatever environment and config ask for, the host must not have them after a
+                # boot, nor metrics and labels of this daemon.
                 env=os.environ
-                | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path), "BINFMTD_PERSISTENT": "0"},
+                | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path)}
+                | {"BINFMTD_PERSISTENT": "0", "BINFMTD_PRIVATE": "1"},
                 preexec_fn=before_exec,  # noqa: PLW1509  we have one thread
                 start_new_session=True,  # a Ctrl-C is for the command, not for the daemon
             )
