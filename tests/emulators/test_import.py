@@ -106,8 +106,9 @@ def test_round_trip(store: StoreCli, registry: Registry, tmp_path: Path) -> None
     assert second.read_bytes() == first.read_bytes()
     assert sorted(path.name for path in tmp_path.glob("*.tar*")) == ["first.tar", "second.tar"]
     image = f"{registry.address}/exported:1"
-    skopeo("copy", "--quiet", "--dest-tls-verify=false", f"oci-archive:{first}", f"docker://{image}")
-    other.checked("pull", image, "--insecure", "--name", "pulled")
+    options = ("--quiet", "--preserve-digests", "--dest-tls-verify=false")
+    skopeo("copy", *options, f"oci-archive:{first}", f"docker://{image}")
+    other.checked("pull", f"{image}@{digest}", "--insecure", "--name", "pulled")
     assert other.checksums("pulled") == store.checksums("9.2.2")
     tar = subprocess.run(["tar", "-tf", str(first)], capture_output=True, text=True, check=True).stdout
     # Without its directories skopeo would call chown(2) for them, which an ordinary user may not.
