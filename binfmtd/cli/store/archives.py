@@ -59,7 +59,7 @@ def _kind(path: str, image: str | None, step: Callable[[], None]) -> Source:
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         if os.path.isfile(os.path.join(path, _LAYOUT)):
-            return _oci(Kind.OCI_LAYOUT, path, _in_directory(path), image)
+            return _oci(Kind.OCI_LAYOUT, path, _listed(path, _in_directory(path)), image)
         return _without_images(Source(Kind.DIRECTORY, path), image)
     try:
         head = read_start(path, len(_DEB))
@@ -70,10 +70,14 @@ def _kind(path: str, image: str | None, step: Callable[[], None]) -> Source:
     if head.startswith(_ZSTD):
         raise UsageError(f"{path}: it is compressed with zstd: run `zstd -d` on it first")
     documents = _in_archive(path, head, step)
-    if _INDEX in documents:
-        return _oci(Kind.OCI_ARCHIVE, path, documents, image)
-    if _DOCKER in documents:
-        return _docker(path, documents[_DOCKER], image)
+    tags = _tags(path, documents[_DOCKER]) if _DOCKER in documents else None
+    listed = _listed(path, documents[_INDEX]) if _INDEX in documents else []
+    # Docker writes both files.  Only manifest.json has whole names, and all images (moby issues 47210 and 51389).
+    if tags is not None and (len(tags) > 1 or len(dict(listed)) != 1):
+        place = one_image(tags, image, path)
+        return Source(Kind.DOCKER_ARCHIVE, path, f"docker-archive:{path}" + (f":@{place}" if len(tags) > 1 else ""))
+    if listed:
+        return _oci(Kind.OCI_ARCHIVE, path, listed, image)
     raise UsageError(f"{path}: it is no archive with an image: {_WANTED}")
 
 
@@ -83,20 +87,25 @@ def _without_images(source: Source, image: str | None) -> Source:
     return source
 
 
-def _oci(kind: Kind, path: str, documents: dict[str, bytes], image: str | None) -> Source:
-    """Read index.json (image-spec, image-layout.md).  Each manifest in it is an image or an index for platforms."""
+def _listed(path: str, text: bytes) -> list[tuple[str, str]]:
+    """Read index.json (image-spec, image-layout.md): return digest and name of each image or index for platforms."""
     place = f"{path}: {_INDEX}"
-    index = parse_json(documents.get(_INDEX, b""), place)
+    index = parse_json(text, place)
     try:
-        digests = [str(entry["digest"]) for entry in index["manifests"]]
-        names = [str((entry.get("annotations") or {}).get(_REF_NAME) or "") for entry in index["manifests"]]
+        return [
+            (str(entry["digest"]), str((entry.get("annotations") or {}).get(_REF_NAME) or ""))
+            for entry in index["manifests"] or ()  # null: Docker 25.0 left out images without a name
+        ]
     except DAMAGE:
         raise StoreError(f"{place}: it is no OCI index: get it again") from None
+
+
+def _oci(kind: Kind, path: str, listed: list[tuple[str, str]], image: str | None) -> Source:
     by_digest: dict[str, list[str]] = {}
-    for digest, name in zip(digests, names, strict=True):  # an image is listed once for each of its names
+    for digest, name in listed:  # an image is listed once for each of its names
         by_digest.setdefault(digest, []).extend([name] if name else [])
     digest = [*by_digest][one_image(list(by_digest.values()), image, path)]
-    if len(digests) == 1:
+    if len(listed) == 1:
         return Source(kind, path, f"{kind.value}:{path}", digest)
     # Of two names for one image skopeo takes either.
     if not by_digest[digest]:
@@ -104,21 +113,18 @@ def _oci(kind: Kind, path: str, documents: dict[str, bytes], image: str | None) 
     return Source(kind, path, f"{kind.value}:{path}:{image or by_digest[digest][0]}", digest)
 
 
-def _docker(path: str, text: bytes, image: str | None) -> Source:
-    """Read manifest.json of `docker save`, a list of images with their tags."""
+def _tags(path: str, text: bytes) -> list[list[str]]:
+    """Read manifest.json of `docker save`: return the tags of each image."""
     images: Any = parse_json(b'{"images":' + text + b"}", f"{path}: {_DOCKER}")["images"]
     try:
-        names = [[str(tag) for tag in entry.get("RepoTags") or ()] for entry in images]
+        return [[str(tag) for tag in entry.get("RepoTags") or ()] for entry in images]
     except DAMAGE:
         raise StoreError(f"{path}: {_DOCKER}: it is no list of images: get it again") from None
-    place = one_image(names, image, path)
-    chosen = f":@{place}" if len(names) > 1 else ""
-    return Source(Kind.DOCKER_ARCHIVE, path, f"docker-archive:{path}{chosen}")
 
 
-def _in_directory(path: str) -> dict[str, bytes]:
+def _in_directory(path: str) -> bytes:
     try:
-        return {_INDEX: read_regular(os.path.join(path, _INDEX), MANIFEST_BYTES)}
+        return read_regular(os.path.join(path, _INDEX), MANIFEST_BYTES)
     except FormatError as error:
         raise StoreError(str(error)) from None
 

@@ -120,13 +120,15 @@ def layer_files(document: dict[str, Any], source: str) -> list[str]:
 def one_image(names: Sequence[Sequence[str]], wanted: str | None, source: str) -> int:
     """Return which image of an archive is meant; ``names`` are those of each image.
 
-    Raises UsageError if that is not known, or if none has the name ``wanted``.
+    Raises UsageError if that is not known, or unless one has the name ``wanted``.
     """
     known = ", ".join(sorted({name for image in names for name in image})) or "none with a name"
     if wanted is not None:
         places = [place for place, image in enumerate(names) if wanted in image]
         if not places:
             raise UsageError(f"{source}: it has no image {wanted!r}: it has {known}")
+        if len(places) > 1:
+            raise UsageError(f"{source}: {len(places)} images in it have the name {wanted!r}: save the one alone")
         return places[0]
     if len(names) != 1:
         raise UsageError(f"{source}: it has {len(names)} images ({known}): choose one with --image")

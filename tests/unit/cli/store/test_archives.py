@@ -45,10 +45,29 @@ def test_docker_archives(tmp_path: Path) -> None:
     path = str(tmp_path / "archive")
     Path(path).write_bytes(tar([Member("manifest.json", docker(["a:1", "a:2"]))]))
     assert look_at(path, None) == Source(Kind.DOCKER_ARCHIVE, path, f"docker-archive:{path}")
+    Path(path).write_bytes(tar([Member("index.json", b'{"manifests": null}'), Member("manifest.json", docker([]))]))
+    assert look_at(path, None) == Source(Kind.DOCKER_ARCHIVE, path, f"docker-archive:{path}")
     Path(path).write_bytes(tar([Member("manifest.json", docker(["a:1"], ["b:1"]))]))
     assert look_at(path, "b:1").reference == f"docker-archive:{path}:@1"
     with pytest.raises(UsageError, match=r"it has 2 images \(a:1, b:1\): choose one with --image"):
         look_at(path, None)
+
+
+def test_several_images_of_docker(tmp_path: Path) -> None:
+    """`docker save a b`, from Docker 25 on: index.json names both `latest`, and only manifest.json has whole names."""
+    path = str(tmp_path / "archive")
+    listed = Member("index.json", index(("sha256:1", "latest"), ("sha256:2", "latest")))
+    Path(path).write_bytes(tar([listed, Member("manifest.json", docker(["a:latest"], ["b:latest"]))]))
+    assert look_at(path, "b:latest") == Source(Kind.DOCKER_ARCHIVE, path, f"docker-archive:{path}:@1")
+    with pytest.raises(UsageError, match=r"it has 2 images \(a:latest, b:latest\): choose one with --image"):
+        look_at(path, None)
+    one = Member("index.json", index(("sha256:2", None)))  # `docker save a@DIGEST b@DIGEST`
+    Path(path).write_bytes(tar([one, Member("manifest.json", docker([], []))]))
+    with pytest.raises(UsageError, match="it has 2 images"):
+        look_at(path, None)
+    Path(path).write_bytes(tar([listed]))
+    with pytest.raises(UsageError, match="2 images in it have the name 'latest': save the one alone"):
+        look_at(path, "latest")
 
 
 def test_layouts(tmp_path: Path) -> None:
