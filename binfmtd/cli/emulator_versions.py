@@ -25,6 +25,7 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
 from binfmtd.config.load import Contents, make, read
 from binfmtd.errors import FormatError, UsageError
+from binfmtd.files.atomic import make_directories, write_atomically
 from binfmtd.files.trust import Trust
 from binfmtd.formats.register_line import check_interpreter
 from binfmtd.formats.toml import quoted
@@ -45,11 +46,10 @@ class Version(NamedTuple):
     def write_config(self, directory: str) -> str:
         """Write the config's files below a directory; return the path of its main file, which is empty."""
         main = os.path.join(directory, "config", "binfmtd.toml")
-        os.makedirs(rest := os.path.join(directory, "config", "conf.d"), mode=0o700)
+        make_directories(rest := os.path.join(directory, "config", "conf.d"))
         for number, (_, data) in enumerate((("", b""), *self.contents)):
-            path = os.path.join(rest, f"{number:04}.toml") if number else main
-            with open(path, "wb") as file:
-                file.write(data)
+            # Writable by us alone, whatever the umask is: the daemon refuses any other config.
+            write_atomically(os.path.join(rest, f"{number:04}.toml") if number else main, data)
         return main
 
 

@@ -97,6 +97,14 @@ def test_each_end(sandbox: Sandboxes) -> None:
     assert result.status == 0
 
 
+@pytest.mark.parametrize("umask", ["002", "077"])
+def test_whatever_the_umask(sandbox: Sandboxes, umask: str) -> None:
+    """The config of a run is the user's alone with any umask, also with 002, the default of some systems."""
+    command = sandbox.command("--emulators", "bad,good", "--", sandbox.program)
+    result = run(sandbox.instance.entering(["sh", "-c", f'umask {umask}; exec "$@"', "sh", *command]))
+    assert (result.status, rows(result)) == (0, [["bad", "3"], ["good", "0"]])
+
+
 def test_a_shell_reports_the_signal(sandbox: Sandboxes) -> None:
     """The exit status by which a shell reports a signal has that signal's name; without a success the status is 1."""
     sandbox.add("crashing", crashes())
