@@ -92,6 +92,25 @@ def test_a_blob_with_other_bytes(store: StoreCli, layout: Layout) -> None:
     assert (store.versions, store.hidden()) == ([], [])
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_an_altered_manifest(store: StoreCli, layout: Layout, tmp_path: Path, several: bool) -> None:
+    """A manifest that does not have the digest in index.json is found out, of one platform or of several."""
+    digest = layout.add_index("x", {"linux/amd64": layer("9.2.2")}) if several else layout.add("x", layer("9.2.2"))
+    archive = tmp_path / "altered.tar"
+    manifest = layout.blob(digest)
+    for content in (manifest.read_bytes() + b" ", manifest.read_bytes()):
+        manifest.write_bytes(content)
+        subprocess.run(["tar", "-C", str(layout.directory), "-cf", str(archive), "."], check=True)
+        for number, path in enumerate((layout.directory, archive)):
+            result = store("import", str(path), "--name", f"x{number}")
+            if content.endswith(b" "):
+                assert result.status == 1
+                assert result.message == f"{path}: its manifest does not have its digest {digest}: do not use it"
+                assert (store.versions, store.hidden()) == ([], [])
+            else:
+                assert result.status == 0, result.stderr
+
+
 def test_round_trip(store: StoreCli, registry: Registry, tmp_path: Path) -> None:
     """A version that was exported is imported with equal files, also through a registry; its bytes are always equal."""
     store.checked("import", emulators(tmp_path / "source", three("9.2.2")))

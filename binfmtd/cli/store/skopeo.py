@@ -72,8 +72,8 @@ class Skopeo:
         if options.policy:
             self._command.append(f"--policy={options.policy}")
 
-    def raw_manifest(self, reference: str, source: str, registry: str) -> bytes:
-        """Return the manifest or index of an image in a registry, as it is served.  Raises StoreError, and OSError."""
+    def raw_manifest(self, reference: str, source: str, registry: str = "") -> bytes:
+        """Return the manifest or index of an image, as it is there or is served.  Raises StoreError, and OSError."""
         path = os.path.join(self._place, "raw")
         self._run(["inspect", "--raw", *self._access(""), reference], path, source, registry)
         try:
