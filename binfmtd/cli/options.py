@@ -235,9 +235,13 @@ def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _join_architectures(arguments: Sequence[str]) -> list[str]:
-    """Join ``--arch`` and its list to one word: argparse would take -NAME for an option, and a blank for the end."""
+    """Join ``--arch`` and its list to one word: argparse would take -NAME for an option, and a blank for the end.
+
+    What follows ``--`` is a command of the user, and stays as it is.
+    """
     joined: list[str] = []
-    for argument in arguments:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for argument in arguments[:end]:
         if joined and argument not in ("-h", "--help") and not argument.startswith("--"):
             if joined[-1] == "--arch":
                 joined[-1] = f"--arch={argument}"
@@ -246,7 +250,7 @@ def _join_architectures(arguments: Sequence[str]) -> list[str]:
                 joined[-1] += f",{argument}"
                 continue
         joined.append(argument)
-    return joined
+    return [*joined, *arguments[end:]]
 
 
 def with_unit(text: str) -> str:

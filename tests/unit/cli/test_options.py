@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.cli import options
+from binfmtd.cli.commands import sandbox
 from binfmtd.errors import UsageError
 
 
@@ -88,6 +89,13 @@ def test_an_architecture_in_the_environment_that_does_not_exist(monkeypatch: pyt
     monkeypatch.setenv("BINFMTD_ARCH", "armm64")
     with pytest.raises(UsageError, match=r"^\$BINFMTD_ARCH: unknown architecture 'armm64': did you mean arm64"):
         options.architectures(parse())
+
+
+def test_the_arguments_of_a_users_command() -> None:
+    """``--arch`` among the arguments of sandbox's command, after ``--``, is that command's own option."""
+    command = ["podman", "build", "--arch", "arm64", "-t", "x", "."]
+    given = sandbox.parser().parse_args(["--arch", "arm", "s390x", "--", *command])
+    assert (options.architectures(given), given.command) == (("arm", "s390x"), command)
 
 
 def test_a_list_is_missing() -> None:
