@@ -79,20 +79,24 @@ class Visit(NamedTuple):
 def visit(config: Config, directory: str, where: Where, held: str | None = None) -> Iterator[Visit]:
     """Open the instance, and mount it if necessary; ``directory`` is the state directory.
 
-    ``held`` is a second directory where it is mounted as well.  Raises StateError, and MountError, also where all that
-    is registered would vanish when this process ends.
+    ``held`` is a second directory where it is mounted as well, also beside a daemon.  Raises StateError, and
+    MountError, also where all that is registered would vanish when this process ends.
     """
     make_state_dir(directory)
+    mounted: tuple[str, ...] = ()
     try:
         lock = Lock(directory, APPLY)
     except AlreadyRunningError as running:
+        if held is not None and hold(held, where):
+            mounted = (held,)
         with Instance(find_to_look(where.directory)) as instance:
-            yield Visit(reconciler(config, directory, writes=False, beside_daemon=True), instance, running.pid)
+            yield Visit(reconciler(config, directory, writes=False, beside_daemon=True), instance, running.pid, mounted)
         return
     try:
         was_there = is_mounted(where.directory)
         mount = find_or_mount_to_last(where)
-        mounted: tuple[str, ...] = () if was_there else (mount.directory,)
+        if not was_there:
+            mounted = (mount.directory,)
         if held is not None and hold(held, where):
             mounted += (held,)
         mount, seal = _through_seal(mount, config.policy.sealed)

@@ -165,6 +165,15 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, cli: Cli
     assert instance.names() == ["one"]
 
 
+def test_a_second_mount_beside_a_daemon(start_daemon: StartDaemon, tmp_path: Path, cli: Cli) -> None:
+    """--hold mounts binfmt_misc at its directory, once, also while a daemon runs."""
+    cli.state_directory = start_daemon(ONE).state_directory
+    held = tmp_path / "held"
+    for printed in (f"mounted binfmt_misc at {held}\n", "nothing to do\n"):
+        result = cli("apply", "--own-instance", "--hold", str(held), config=ONE)
+        assert (result.status, result.stdout, result.stderr) == (0, printed, "")
+
+
 def test_read_only(instance: Instance, cli: Cli) -> None:
     """A read-only mount is one clear error with the remedy."""
     instance.shell(f"mount -o remount,bind,ro {instance.mount_point}")
