@@ -196,12 +196,14 @@ def test_emulators_are_what_is_enabled(binfmt: DropIn, instance: Instance) -> No
 
 @pytest.mark.parametrize(
     ("line", "status"),
-    [("--install s390x,foo", 1), ("--install alpha", 1), ("--install all --uninstall nothing", 0)],
+    [("--install foo,s390x", 1), ("--install alpha", 1), ("--install all --uninstall nothing", 0)],
 )
 def test_strict(binfmt: DropIn, line: str, status: int) -> None:
-    """With --strict the exit status is 1 if a platform cannot be installed, otherwise 0."""
+    """With --strict the exit status is 1 if a platform cannot be installed, and the last line says why; otherwise 0."""
     assert binfmt(line).status == 0
-    assert binfmt(f"--strict {line}").status == status
+    result = binfmt(f"--strict {line}")
+    lines = result.stderr.splitlines()
+    assert (result.status, lines[-1] == f"error: {lines[0]}") == (status, bool(status))
 
 
 def test_no_gap_when_both(binfmt: DropIn, instance: Instance) -> None:

@@ -41,8 +41,8 @@ class Request(NamedTuple):
     bad: bool = False
 
 
-def change(uninstall: str, to_install: str, where: Where) -> bool:
-    """Remove the entries of ``uninstall``, install ``to_install``; return True if a platform could not be installed.
+def change(uninstall: str, to_install: str, where: Where) -> list[str]:
+    """Remove the entries of ``uninstall``, install ``to_install``; return the log lines of what could not be installed.
 
     Raises MountError, WriteRefusedError, ProbeError and StateError if nothing could be done at all.  Raises StateError
     also if a daemon keeps the instance and its entries differ from the request, and UsageError for invalid variables.
@@ -62,14 +62,16 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
         gone |= to_remove - here.assess().observed.by_name.keys()  # another program may have removed it first
         for label, names in selected:
             log(f"uninstalling: {label} {_uninstalled(names, gone)}")
-        for line in _installed(requests, outcomes, here.instance.mounted.directory, quiet=to_install == ALL):
+        failures: list[str] = []
+        for line, bad in _installed(requests, outcomes, here.instance.mounted.directory, quiet=to_install == ALL):
             log(line)
+            failures += [line] if bad else []
         failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
         unwanted = to_remove - declared.keys()
         if here.daemon is not None and (failed or unwanted):
             words = [request.label for request in requests if request.declared and request.declared.name in failed]
             raise StateError(refused_beside(here.daemon, directory, _wish(words, unwanted)))
-    return bool(failed) or any(request.bad for request in requests)
+    return failures
 
 
 def _listed(words: str, native: Collection[str]) -> Iterator[Request]:
@@ -116,23 +118,26 @@ def _uninstalled(names: Collection[str], gone: Collection[str]) -> str:
 
 def _installed(
     requests: Iterable[Request], outcomes: Mapping[str, Outcome], directory: str, *, quiet: bool
-) -> Iterator[str]:
-    """Return the log lines about what was installed; ``quiet`` leaves out entries that existed before."""
+) -> Iterator[tuple[str, bool]]:
+    """Return the log lines about what was installed, with True for an error.
+
+    ``quiet`` leaves out entries that existed before.
+    """
     outcome_of = dict(outcomes)
     for request in requests:
         line = f"installing: {request.label}"
         if request.declared is None:
-            yield f"{line} {request.instead}"
+            yield f"{line} {request.instead}", request.bad
             continue
         name = request.declared.name
         if outcome_of[name].fate is Fate.DONE:
             outcome_of[name] = THERE  # for a second request of the same, like arm/v7,arm/v6
-            yield f"{line} OK"
+            yield f"{line} OK", False
         elif outcome_of[name].fate is Fate.FAILED:
             path = request.declared.interpreters[0]
-            yield f'{line} cannot register "{path}" to {directory}/register: {outcome_of[name].reason}'
+            yield f'{line} cannot register "{path}" to {directory}/register: {outcome_of[name].reason}', True
         elif not quiet:
-            yield f"{line} {name} already registered"
+            yield f"{line} {name} already registered", False
 
 
 def _wish(words: Iterable[str], to_remove: Iterable[str]) -> str:

@@ -37,13 +37,13 @@ def main(arguments: Sequence[str]) -> int:
 
     there = where(given.texts.get("mount"))
     uninstall, install = given.texts.get("uninstall", ""), given.texts.get("install", "")
-    failed = False
+    failures: list[str] = []
     problem: BinfmtdError | None = None
     try:
         if uninstall or install:
             from binfmtd.cli.compat.change import change
 
-            failed = change(uninstall, install, there)
+            failures = change(uninstall, install, there)
         else:
             from binfmtd.kernel.mount import find_or_mount
 
@@ -57,4 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     if problem := problem or unknown:
         log_error(problem)
         return 1
-    return int(failed and given.switches.get("strict", False))
+    if failures and given.switches.get("strict"):
+        more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
+        log(f"error: {failures[0]}{more}")
+        return 1
+    return 0
