@@ -60,10 +60,10 @@ def test_it_prints_what_it_waits_for(instance: Instance, start: Start) -> None:
     """Missing architectures are printed on stderr, and again each time that they change."""
     process = start("arm64", "riscv64")
     assert process.stderr is not None
-    assert process.stderr.readline() == "binfmtd: waiting: aarch64, riscv64: no enabled entry takes their programs\n"
+    assert process.stderr.readline() == "binfmtd: waiting: aarch64, riscv64: no enabled entry takes such programs\n"
     instance.register(line("arm"))
     instance.register(line("riscv64"))
-    assert process.stderr.readline() == "binfmtd: waiting: aarch64: no enabled entry takes its programs\n"
+    assert process.stderr.readline() == "binfmtd: waiting: aarch64: no enabled entry takes such programs\n"
     instance.register(line("aarch64"))
     assert process.stderr.read() == ""
     assert process.wait(30) == 0
@@ -85,12 +85,14 @@ def test_what_cannot_run_is_not_there(instance: Instance, cli: Cli) -> None:
     instance.register(line("aarch64", "/nowhere/at-all", Flags.NONE))
     result = cli("wait", "arm64", "--timeout", "0")  # a number without a unit means seconds
     assert result.status == 1
-    assert result.message == "timed out after 0s: aarch64: no enabled entry takes its programs"
+    why = "entry some-aarch64 takes such programs, but /nowhere/at-all cannot be executed"
+    assert result.message == f"timed out after 0s: aarch64: {why}"
     instance.remove("some-aarch64")
     instance.register(line("aarch64"))
     assert cli("wait", "arm64", "--timeout", "0s").status == 0
     instance.write("status", b"0")
-    assert cli("wait", "arm64", "--timeout", "0s").status == 1
+    off = cli("wait", "arm64", "--timeout", "0s")
+    assert (off.status, off.message) == (1, "timed out after 0s: aarch64: binfmt_misc as a whole is switched off")
 
 
 @pytest.mark.parametrize(

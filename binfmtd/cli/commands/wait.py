@@ -7,7 +7,7 @@ wake it.  While it waits it prints to stderr what is missing: once, and again wh
 import argparse
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from binfmtd.catalog.architecture import Architecture
 from binfmtd.catalog.names import find as find_architecture
@@ -77,9 +77,7 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
             instance_watch.begin()
             instance_watch.attach(instance_watch.find_only())
             observed = _look(instance_watch, observer)
-            missing = [architecture.name for architecture in wanted if not _runs(architecture, observed, facts)]
-            whose = "its" if len(missing) == 1 else "their"
-            problem = f"{', '.join(missing)}: no enabled entry takes {whose} programs" if missing else None
+            problem = _missing(wanted, observed, facts)
         except MountError as error:
             problem = str(error)
         instance_watch.looked()
@@ -101,14 +99,28 @@ def _look(instance_watch: InstanceWatch, observer: Observer) -> ObservedState:
         return observer.observe(instance)
 
 
-def _runs(architecture: Architecture, observed: ObservedState, facts: HostFacts) -> bool:
-    """Return True if an entry takes the architecture's programs and is not sure to fail.
+def _missing(wanted: Iterable[Architecture], observed: ObservedState, facts: HostFacts) -> str | None:
+    """Return the architectures whose programs do not run, and why; None if all run."""
+    names: dict[str, list[str]] = {}
+    for architecture in wanted:
+        if (reason := _why_not(architecture, observed, facts)) is not None:
+            names.setdefault(reason, []).append(architecture.name)
+    return "; ".join(f"{', '.join(alike)}: {reason}" for reason, alike in names.items()) or None
 
-    If no entry takes them, return True if they run natively.
+
+def _why_not(architecture: Architecture, observed: ObservedState, facts: HostFacts) -> str | None:
+    """Return why programs of an architecture do not run; None if an entry takes them and is not sure to fail.
+
+    Also return None if no entry takes them, and they run natively.
     """
     if observed.switched_on:
         program = tiny_program(architecture)
         for entry in observed.entries:
-            if entry.enabled and entry.registration is not None and takes(entry.registration.match, program):
-                return not cannot_run(entry)
-    return architecture.name in facts.native(observed)
+            registration = entry.registration
+            if entry.enabled and registration is not None and takes(registration.match, program):
+                if not cannot_run(entry):
+                    return None
+                return f"entry {entry.name} takes such programs, but {registration.interpreter} cannot be executed"
+    if architecture.name in facts.native(observed):
+        return None
+    return "no enabled entry takes such programs" if observed.switched_on else "binfmt_misc as a whole is switched off"
