@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from binfmtd import __version__
 from binfmtd.cli.table import help_width, width_of, wrapped
@@ -87,7 +87,7 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
     if sys.stderr is not None:
         # Without a buffer: a message that cannot be written is lost at once.  In a buffer it would wait for the
         # interpreter's end, where its failure would replace our exit status.
-        unbuffered = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+        unbuffered = _Messages(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(unbuffered, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # it was closed; print(file=None) would write to stdout
@@ -95,6 +95,16 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
     if not held:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     sys.exit(command(sys.argv[1:]))
+
+
+class _Messages(io.FileIO):
+    """Stderr.  A write that fails, as on a full disk, changes neither the command's work nor its exit status."""
+
+    def write(self, message: Any, /) -> int:
+        try:
+            return super().write(message)
+        except OSError:
+            return len(message)
 
 
 def _open_standard_streams() -> None:

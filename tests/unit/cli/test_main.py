@@ -98,6 +98,13 @@ def test_no_room_for_the_output() -> None:
     assert (result.status, result.message) == (1, "No space left on device: make room")
 
 
+def test_no_room_for_a_message() -> None:
+    """A message that cannot be written to stderr is lost, and the exit status stays as it is."""
+    with Path("/dev/full").open("w") as full:
+        result = run([*BINFMTD, "stats"], capture_output=False, stdout=-1, stderr=full)
+    assert (result.status, result.stdout) == (2, "")
+
+
 def test_streams_may_be_closed() -> None:
     """A closed stdout does not change the exit status; with a closed stderr no message goes to stdout."""
     result = run(["sh", "-c", '"$@" >&-', "sh", *BINFMTD, "--version"])
