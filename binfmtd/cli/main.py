@@ -89,6 +89,8 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
         # interpreter's end, where its failure would replace our exit status.
         unbuffered = _Messages(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(unbuffered, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # $PYTHONIOENCODING may ask for another encoding
+        sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # it was closed; print(file=None) would write to stdout
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run

@@ -98,6 +98,14 @@ def test_no_room_for_the_output() -> None:
     assert (result.status, result.message) == (1, "No space left on device: make room")
 
 
+def test_the_output_is_utf_8(tmp_path: Path) -> None:
+    """Stdout is UTF-8, as TOML has to be, whatever encoding the environment asks for."""
+    conf = tmp_path / "a.conf"
+    conf.write_text(":ä:E::a::/bin/ä:\n")
+    result = run([*BINFMTD, "import", str(conf)], env=os.environ | {"PYTHONIOENCODING": "ascii"}, encoding="utf-8")
+    assert (result.status, '[handlers."ä"]' in result.stdout) == (0, True)
+
+
 def test_no_room_for_a_message() -> None:
     """A message that cannot be written to stderr is lost, and the exit status stays as it is."""
     with Path("/dev/full").open("w") as full:
