@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.bound_emulators import bound_emulators
-from binfmtd.cli.context import load_config, nothing_there, observe
+from binfmtd.cli.context import load_config, natively, nothing_there, observe
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
         handlers = len(desired.handlers)
+        warnings += natively(config, desired)
         warnings += config.warnings
         if nothing := nothing_there(desired):
             warnings.append(nothing)

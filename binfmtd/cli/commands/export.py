@@ -11,7 +11,7 @@ from functools import partial
 from itertools import combinations
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, nothing_there, observe
+from binfmtd.cli.context import load_config, natively, nothing_there, observe
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         print_json({"format": given.format, "files": documents, "notes": notes})
     else:
         _print(files, given.output)
-    for text in (*config.warnings, nothing_there(desired)):
+    for text in (*natively(config, desired), *config.warnings, nothing_there(desired)):
         if text:
             warn(text)
     alike: dict[str, list[str]] = {}  # one line per reason: all architectures may lose the same flag
