@@ -22,6 +22,7 @@ from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Action, Drift, Record
+from binfmtd.model.ownership import equal
 from binfmtd.report.status_json import read_status
 
 
@@ -65,11 +66,15 @@ class Visit(NamedTuple):
         return self.reconciler.remove(names, self._writer())
 
     def renew(self, names: Collection[str]) -> None:
-        """Make the next ``converge`` register these again, without a gap: the file that F opened counts as unknown."""
-        there = self.assess().observed.by_name
+        """Make the next ``converge`` register these again, without a gap: the file that F opened counts as unknown.
+
+        An entry that differs from its handler is registered again in any case, and may be one that no line can express.
+        """
+        here = self.assess()
         for name in names:
-            if (entry := there.get(name)) is not None and entry.registration is not None:
-                self.reconciler.ledger.records[name] = Record(entry.registration, entry.inode)
+            entry, handler = here.observed.by_name.get(name), here.desired.by_name.get(name)
+            if entry is not None and handler is not None and equal(entry.registration, handler.registration):
+                self.reconciler.ledger.records[name] = Record(handler.registration, entry.inode)
 
     def _writer(self) -> Writer:
         return Writer(self.instance, seal=self.seal)

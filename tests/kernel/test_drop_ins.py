@@ -55,8 +55,8 @@ def test_linuxkit(binfmt: DropIn, instance: Instance, lines: Path) -> None:
 
 
 def test_linuxkit_replaces(binfmt: DropIn, instance: Instance, lines: Path) -> None:
-    """An existing entry of the name is replaced, foreign or not; entries with other names are left."""
-    instance.register(b":one:M::other::/usr/bin/false:")
+    """An existing entry of the name is replaced, also one that no config could declare; others are left."""
+    instance.register(b":one:M::other::relative/path:")
     instance.register(b":other:M::other::/usr/bin/false:")
     other = instance.inode("other")
     (lines / "a").write_text(":one:M::oone::/usr/bin/true:F\n:one:M::oone::/usr/bin/false:F\n")
