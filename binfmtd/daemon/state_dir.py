@@ -107,9 +107,9 @@ class Lock:
 
 
 def running_pid(state_dir: str) -> int | None:
-    """Return the process id of the lock's holder as `holder` does; None if the lock is free."""
-    pid_and_purpose = holder(state_dir)
-    return pid_and_purpose and pid_and_purpose[0]
+    """Return the process id of the daemon that holds the lock, as `holder` does; None if no daemon does."""
+    pid, purpose = holder(state_dir) or (None, APPLY)
+    return None if purpose == APPLY else pid
 
 
 def holder(state_dir: str) -> tuple[int, str] | None:

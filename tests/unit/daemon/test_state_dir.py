@@ -112,6 +112,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_apply_at_work_is_no_daemon(tmp_path: Path) -> None:
     """While an `apply` runs the error asks to try again, and not to stop a daemon."""
     lock = Lock(str(tmp_path), APPLY)
+    assert running_pid(str(tmp_path)) is None, "it is no daemon"
     with pytest.raises(StateError, match="try again when it has finished") as caught:
         Lock(str(tmp_path))
     assert not isinstance(caught.value, AlreadyRunningError)
