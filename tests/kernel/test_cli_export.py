@@ -87,7 +87,7 @@ def test_the_script_goes_on_after_a_refusal(instance: Instance, tmp_path: Path) 
     late = "[handlers.a]\nextension = 'a'\nflags = 'F'\ninterpreter = '/nowhere'\n"
     late += "[handlers.b]\nextension = 'b'\ninterpreter = '/usr/bin/true'\n"
     result = Cli(instance, tmp_path)("export", "--format", "shell", config="architectures = []\n" + late)
-    assert (result.status, result.message) == (0, "a: no executable file at /nowhere yet")
+    assert (result.status, result.message) == (0, "a: waiting: no executable file at /nowhere")
     (tmp_path / "script").write_text(result.stdout)
     done = instance.run(["sh", str(tmp_path / "script")])
     assert done.returncode == 1

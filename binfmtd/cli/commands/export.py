@@ -27,6 +27,7 @@ from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.precedence import order_matters
 from binfmtd.report.printable import printable
+from binfmtd.report.status import unavailable_reason
 
 DONE = 0
 FAILED = 1
@@ -131,7 +132,7 @@ def _handlers(config: Config, desired: DesiredState, kind: str, exported: _Expor
             if unavailable.cause is UnavailableReason.REFUSED:
                 exported.fail(declared.name, f"refused: {unavailable.reason}")
                 continue
-            exported.note(declared.name, f"{unavailable.reason} yet")
+            exported.note(declared.name, f"{unavailable.cause.value}: {unavailable_reason(unavailable)}")
             registration = Registration(declared.match, declared.interpreters[0], unavailable.flags)
         if not declared.enabled:
             exported.note(declared.name, f"left out: the {kind} format cannot express enabled = false")
