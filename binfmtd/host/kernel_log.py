@@ -2,10 +2,12 @@
 
 import os
 from contextlib import suppress
+from errno import ENODEV
 
 from binfmtd.formats.denial import Denial, parse_denial
 
 _LOG = "/dev/kmsg"
+_DEVICE = os.makedev(1, 11)  # Documentation/admin-guide/devices.txt
 _RECORD_BYTES = 8192  # the longest record that the log has (CONSOLE_EXT_LOG_MAX)
 
 
@@ -14,6 +16,8 @@ def denials() -> list[Denial]:
 
     With auditd they are in its own log instead.
     """
+    if os.stat(_LOG).st_rdev != _DEVICE:  # in a container it may be /dev/null, whose reads never end, or a terminal
+        raise OSError(ENODEV, "another file is in its place", _LOG)
     found = []
     log = os.open(_LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
