@@ -96,7 +96,7 @@ class Programs:
         """Walk to a path; a relative one begins in our directory, or in a given root.  None for an empty path."""
         if not path:
             return None
-        return resolve(os.path.join("/" if self._root else os.getcwd(), path), root=self._root)
+        return resolve(os.path.join("/" if self._root else _working_directory(), path), root=self._root)
 
     def place(self, way: Chain) -> str:
         """Return the path at which this process finds the file that a walk leads to."""
@@ -178,6 +178,13 @@ def reading(place: str) -> Iterator[Read]:
         yield read
     finally:
         os.close(descriptor)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed, or its path leads out of our root: the kernel follows this link all the same
+        return "/proc/self/cwd"
 
 
 def _forbidden(path: str, place: str, status: os.stat_result) -> Refusal | None:

@@ -116,6 +116,16 @@ def test_what_cannot_be_executed(
     assert really(cli, path) == errno
 
 
+def test_a_working_directory_that_is_gone(cli: Cli, program: Path) -> None:
+    """Where the working directory was removed, an absolute path is explained as elsewhere, and a relative one fails."""
+    words = cli.command("explain", "--json", str(program), "relative")
+    split = words.index(sys.executable)
+    gone = ["sh", "-euc", 'mkdir /tmp/gone-$$; cd /tmp/gone-$$; rmdir /tmp/gone-$$; exec "$@"', "sh"]
+    absolute, relative = run([*words[:split], *gone, *words[split:]]).json
+    assert (absolute["runs"], relative["errno"]) == (True, "ENOENT")
+    assert relative["reason"].startswith("relative does not exist: ")
+
+
 def test_what_would_be_if_it_were_executable(cli: Cli, tmp_path: Path) -> None:
     """If more than the mode is wrong with a file, the next problem is shown as well."""
     path = foreign_program(tmp_path / "foreign", ARM64)
