@@ -61,7 +61,10 @@ class Programs:
         if way is None:
             return Refusal(EACCES, "an empty path means the current directory", "name a file")
         if way.errno == EXDEV and not self._root:  # a magic link (proc(5)): the kernel follows it, and so does stat
-            return self._opened(path, path, os.stat(path))
+            try:
+                return self._opened(path, path, os.stat(path))
+            except OSError as error:  # its text leads to a file, and the link itself to none
+                return Refusal(error.errno or ENOENT, f"{path}: {error.strerror}")
         if way.real is None or way.stat is None:
             return _nowhere(path, way)
         return self._opened(path, self.place(way), way.stat)

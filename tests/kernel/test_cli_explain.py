@@ -126,6 +126,20 @@ def test_a_working_directory_that_is_gone(cli: Cli, program: Path) -> None:
     assert relative["reason"].startswith("relative does not exist: ")
 
 
+def test_a_path_through_another_process(cli: Cli, program: Path) -> None:
+    """A path through /proc/PID/root is judged by the files that this process sees, also where it sees none."""
+    cli.instance.shell(f"mount -t tmpfs none /mnt && cp {program} /mnt/here", check=True)
+    script = f"mount -t tmpfs none /mnt; cp {program} /mnt/there; echo; exec sleep 600"
+    other = cli.instance.popen(["unshare", "-m", "sh", "-euc", script], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    here, there = (f"/proc/{other.pid}/root/mnt/{name}" for name in ("here", "there"))
+    found = explain(cli, here)
+    assert (found["errno"], found["reason"]) == ("ENOENT", f"{here}: No such file or directory")
+    assert explain(cli, there)["runs"]
+    assert [really(cli, path) for path in (here, there)] == ["ENOENT", 7]
+
+
 def test_what_would_be_if_it_were_executable(cli: Cli, tmp_path: Path) -> None:
     """If more than the mode is wrong with a file, the next problem is shown as well."""
     path = foreign_program(tmp_path / "foreign", ARM64)
