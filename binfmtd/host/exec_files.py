@@ -17,6 +17,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
 from binfmtd.files.paths import Chain, resolve
 from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, Read, parse_elf
+from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.host.facts import native_header
 from binfmtd.host.interpreters import HEAD_BYTES, read_head
 from binfmtd.model.entry import Entry
@@ -193,11 +194,9 @@ def _working_directory() -> str:
 def _forbidden(path: str, place: str, status: os.stat_result) -> Refusal | None:
     """Return why we may not execute an existing file; None if we may.  Raises OSError."""
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
-        point = place
-        while not os.path.ismount(point):
-            point = os.path.dirname(point)
-        remedy = f"copy it elsewhere, or as root: mount -o remount,exec {quote(point)}"
-        return Refusal(EACCES, f"{path} lies on {point}, which is mounted noexec", remedy)
+        point = _mount_point(place)
+        remedy = "copy it elsewhere" + (f", or as root: mount -o remount,bind,exec {quote(point)}" if point else "")
+        return Refusal(EACCES, f"{path} lies on {point or 'a file system'}, which is mounted noexec", remedy)
     if os.access(place, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return None
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
@@ -205,6 +204,24 @@ def _forbidden(path: str, place: str, status: os.stat_result) -> Refusal | None:
         return Refusal(EACCES, f"{path} has no execute permission ({mode})", f"chmod +x {quote(path)}")
     owner = f"owner {status.st_uid}, group {status.st_gid}"
     return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
+
+
+def _mount_point(place: str) -> str:
+    """Return the mount point of the mount that an existing file lies on; "" if our mount table does not show it.
+
+    A bind mount may have the device number of the mount around it, so the mount's own id has to be compared.
+    """
+    descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+            mount_id = next(int(value) for key, value in map(bytes.split, file) if key == b"mnt_id:")
+        with open("/proc/self/mountinfo", "rb") as file:
+            table = parse_mountinfo(file.read())
+    except (OSError, StopIteration):
+        return ""
+    finally:
+        os.close(descriptor)
+    return next((line.point for line in table if line.mount_id == mount_id), "")
 
 
 def _nowhere(path: str, way: Chain) -> Refusal:

@@ -159,7 +159,18 @@ def test_a_noexec_mount(cli: Cli, program: Path) -> None:
     found = explain(cli, path)
     assert (found["errno"], found["runs"]) == ("EACCES", False)
     assert "lies on /mnt, which is mounted noexec" in found["reason"]
-    assert "mount -o remount,exec /mnt" in found["remedy"]
+    assert "mount -o remount,bind,exec /mnt" in found["remedy"]
+
+
+def test_a_noexec_bind_mount(cli: Cli, program: Path) -> None:
+    """A bind mount that alone is noexec is named, and not the mount around it; the remedy lets the file run."""
+    directory = program.parent
+    cli.instance.shell(f"mount --bind {directory} {directory} && mount -o remount,bind,noexec {directory}", check=True)
+    found = explain(cli, program)
+    assert (found["errno"], really(cli, program)) == ("EACCES", "EACCES")
+    assert f"lies on {directory}, which is mounted noexec" in found["reason"]
+    cli.instance.shell(found["remedy"].partition("as root: ")[2], check=True)
+    assert (explain(cli, program)["runs"], really(cli, program)) == (True, 7)
 
 
 @pytest.mark.usefixtures("private_instances")
