@@ -21,7 +21,7 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, same
 from binfmtd.model.stand_in import is_stand_in
 
-_P_BY_NAME = ("-binfmt-P", "-binfmt")
+P_BY_NAME = ("-binfmt-P", "-binfmt")  # the ends of names of interpreters that expect flag P
 _ELF = Magic(b"\x7fELF")
 _IDENT = Magic(b"\x7fELF\0\0\0", b"\xff" * 7).care  # up to EI_VERSION
 _E_TYPE = Magic(b"\xff\xff", offset=16).care
@@ -153,7 +153,7 @@ def _of_its_interpreter(entry: Entry, registration: Registration, sight: Sight) 
 
 
 def _of_p(entry: Entry, registration: Registration, sight: Sight, host: Host) -> Iterator[Verdict]:
-    by_name = registration.interpreter.endswith(_P_BY_NAME)
+    by_name = registration.interpreter.endswith(P_BY_NAME)
     if Flags.P not in registration.flags:
         if by_name:
             yield Verdict(Fault.P_MISSING, entry)

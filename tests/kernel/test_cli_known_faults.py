@@ -97,8 +97,13 @@ def test_explain_in_a_tree(cli: Cli, register: Register, tmp_path: Path) -> None
 def test_explain_p(cli: Cli, register: Register, tmp_path: Path) -> None:
     """Flag P under a QEMU that cannot see it is a note."""
     program = foreign_program(tmp_path / "program", CATALOG["s390x"])
-    register("s390x", "5.2.0", flags="P")
+    emulator = register("s390x", "5.2.0", flags="P")
     assert "qemu-p-unseen" in named(notes(cli, program))
+    by_name = tmp_path / "s390x-binfmt-P"  # Debian's own QEMU knows by this name that there is P
+    by_name.symlink_to(emulator)
+    cli.instance.register(encode_line("by-name", Registration(CATALOG["s390x"].match, str(by_name), Flags.P)))
+    assert "qemu-no-openat2" in (found := named(notes(cli, program)))
+    assert "qemu-p-unseen" not in found
 
 
 # probe

@@ -20,6 +20,7 @@ from binfmtd.formats.file_types import Kind, kind_of
 from binfmtd.host.emulator_settings import in_words, settings_in
 from binfmtd.host.exec_files import UNSEEN, Programs, reading
 from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.examine import P_BY_NAME
 from binfmtd.model.execution import REWRITES, Execution, Opened, Passed, Refusal, Step, execute
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.shebang import Shebang
@@ -149,7 +150,10 @@ class Explainer:
             from binfmtd.cli.explain.faults import FaultNotes
 
             self._fault_notes = FaultNotes()
-        return self._fault_notes.of(file.place, registration.flags, architecture, pie=elf.e_type == ET_DYN)
+        flags = registration.flags
+        if registration.interpreter.endswith(P_BY_NAME):  # it needs not see P: its name says so
+            flags &= ~Flags.P
+        return self._fault_notes.of(file.place, flags, architecture, pie=elf.e_type == ET_DYN)
 
     # Why it does not run
 
