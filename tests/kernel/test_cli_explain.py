@@ -441,6 +441,21 @@ def test_a_foreign_program_needs_its_own_libc(
     assert explain(cli, path)["runs"]
 
 
+@pytest.mark.parametrize("flags", ["POF", "PO"])
+def test_qemu_by_another_name(cli: Cli, register: Register, tmp_path: Path, flags: str) -> None:
+    """QEMU is recognised by the file that the entry's path leads to, as under Debian's names for flag P."""
+    emulator = Path("/usr/bin/qemu-aarch64")
+    if not emulator.exists():
+        pytest.skip("no emulator is installed: apt-get install qemu-user")
+    link = tmp_path / "aarch64-binfmt-P"
+    link.symlink_to(emulator)
+    register("qemu-aarch64", ARM64.match, link, flags)
+    path = install(tmp_path / "dynamic", DYNAMIC)
+    found = explain(cli, path)
+    assert (found["runs"], f"its dynamic linker {LINKER} (glibc) is missing" in found["reason"]) == (False, True)
+    assert LINKER in run(cli.instance.entering([str(path)])).stderr  # QEMU's own message
+
+
 # No entry takes it
 
 

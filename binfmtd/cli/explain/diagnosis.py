@@ -6,6 +6,7 @@ finds what fails only after a successful exec: a dynamic linker or a program for
 
 import os
 from errno import EACCES, ENOENT, ENOEXEC, errorcode
+from itertools import pairwise
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -102,9 +103,9 @@ class Explainer:
             elif execution.failure.errno != ENOEXEC and len(execution.steps) <= REWRITES:
                 self._interpreter_fails(explanation, execution.steps[-1], execution.failure)
         else:
-            for step in execution.steps:
+            for step, following in pairwise(execution.steps):
                 if isinstance(step.taker, Entry):
-                    self._needs_its_own(explanation, step)
+                    self._needs_its_own(explanation, step, following.file)
                 elif step.taker is not None:
                     self._finds_what_it_names(explanation, step, step.taker)
         return explanation
@@ -275,16 +276,18 @@ class Explainer:
             )
         )
 
-    def _needs_its_own(self, explanation: Explanation, step: Step) -> None:
+    def _needs_its_own(self, explanation: Explanation, step: Step, interpreter: Opened) -> None:
         """Check that a dynamic program finds its own dynamic linker, where QEMU looks for it.
 
-        An emulator other than QEMU may bring its own, so there a missing one is only noted.
+        QEMU may have a link with another name, such as Debian's aarch64-binfmt-P.  An emulator other than QEMU may
+        bring its own linker, so there a missing one is only noted.
         """
         elf = self._programs.elf(step.file.place)
         if elf is None or elf.linker is None or step.interpreter is None:
             return
-        emulator = os.path.basename(step.interpreter)
-        if not emulator.startswith(_QEMU):
+        paths = (step.interpreter, interpreter.place and os.path.realpath(interpreter.place))
+        emulator = next((name for name in map(os.path.basename, paths) if name.startswith(_QEMU)), "")
+        if not emulator:
             if not self._there(elf.linker):
                 explanation.notes.append(
                     f"it is dynamically linked, and its dynamic linker {elf.linker} is missing: it runs only if "
