@@ -441,6 +441,22 @@ def test_a_foreign_program_needs_its_own_libc(
     assert explain(cli, path)["runs"]
 
 
+@pytest.mark.parametrize(
+    ("linker", "package"),
+    [
+        ("/lib/ld-linux-armhf.so.3", "libc6:armhf"),
+        ("/lib/ld-linux.so.3", "libc6:armel"),
+        ("/lib/ld-musl-armhf.so.1", "musl:armhf"),
+        ("/lib/ld-musl-arm.so.1", "musl:armel"),
+    ],
+)
+def test_both_kinds_of_32_bit_arm(cli: Cli, register: Register, tmp_path: Path, linker: str, package: str) -> None:
+    """The package of a C library for 32-bit Arm is that of the program's own calling convention."""
+    register("qemu-arm", CATALOG["arm"].match, "/usr/bin/qemu-arm")
+    path = install(tmp_path / "dynamic", made((3, linker.encode() + b"\0"), bits=32, machine=40))
+    assert package in explain(cli, path)["remedy"]
+
+
 @pytest.mark.parametrize("flags", ["POF", "PO"])
 def test_qemu_by_another_name(cli: Cli, register: Register, tmp_path: Path, flags: str) -> None:
     """QEMU is recognised by the file that the entry's path leads to, as under Debian's names for flag P."""

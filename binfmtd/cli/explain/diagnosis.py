@@ -328,7 +328,7 @@ def _bring_libc(elf: ElfFile) -> str:
     same = (elf.bits, elf.byte_order, elf.machine)
     rows = [r for r in CATALOG.values() if (r.header.bits, r.header.byte_order, r.header.e_machine) == same]
     debian = next((name for row in rows for name in row.debian), None)
-    if elf.machine == 40 and elf.linker and not elf.linker.endswith("armhf.so.3"):
+    if elf.machine == 40 and elf.linker and "armhf" not in elf.linker:
         debian = "armel"
     package = {"glibc": "libc6", "musl": "musl"}.get(libc)
     if debian is None or package is None:
