@@ -160,11 +160,15 @@ class _Words:
         """Return which entry to remove when a newer one takes the files of an older one.
 
         Of two with equal matches (DUPLICATE) that is the older one, which never serves; but it is the newer one if that
-        is broken, or if the config declares only the older one.  If the matches differ (SHADOWED), it is the newer one.
+        is broken, or if the config declares only the older one.  If the matches differ (SHADOWED), it is the newer one,
+        unless the config asks only for that: it would be registered again.
         """
         older, above = verdict.entry, verdict.about
         broken = bool(self._faults[above] & {Fault.MISSING, Fault.NATIVE})
-        wanted = older.name in self._snapshot.declared and above not in self._snapshot.declared
-        if self._snapshot.observed is not None and (broken or wanted or verdict.fault is Fault.SHADOWED):
+        declared = self._snapshot.declared
+        wanted = older.name in declared and above not in declared
+        asked = older.name not in declared and above in declared and not declared[above].from_all
+        hides = verdict.fault is Fault.SHADOWED and not asked
+        if self._snapshot.observed is not None and (broken or wanted or hides):
             return self._snapshot.observed.by_name[above]
         return older

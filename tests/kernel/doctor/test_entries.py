@@ -165,6 +165,17 @@ def test_shadowed(doctor: Doctor, emulator: Path) -> None:
     assert doctor.instance.names() == ["wanted"]
 
 
+def test_shadowed_by_a_declared_one(doctor: Doctor, emulator: Path) -> None:
+    """If the config asks for the newer entry, as one that outranks foreign ones, the remedy removes the older one."""
+    narrow = CATALOG[FOREIGN].match
+    assert narrow.mask is not None
+    doctor.register("wide", Magic(narrow.magic[:-1], narrow.mask[:-1]), emulator)
+    config = f"architectures = ['{FOREIGN}']"
+    assert doctor("apply", config=config).status == 0
+    ends(doctor, "shadowed", "warning", config)
+    assert doctor.instance.names() == [f"qemu-{FOREIGN}"]
+
+
 def test_duplicate(doctor: Doctor, static: Path) -> None:
     """Two entries for the same files are a warning; the remedy removes the one that never serves."""
     doctor.register("older", Extension("one"), static)
