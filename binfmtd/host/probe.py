@@ -282,7 +282,8 @@ class _Process:
             self._be(writing, parent, *output[1:])
         os.close(writing)
         try:
-            status = os.waitpid(child, 0)[1] if self._traced else self._end(child)
+            # The exec closes ``writing``, and stops the child then.  It hangs if the interpreter's file system does.
+            status = self._end(child, sooner=reading if self._traced else None)
             if os.WIFSTOPPED(status):
                 running = f"/proc/{child}/exe"
                 natively = _is(running, self._task.file)
@@ -318,10 +319,12 @@ class _Process:
             hung=ended_by == signal.SIGKILL,
         )
 
-    def _end(self, child: int) -> int:
-        """Wait for the end of the child, or kill it; return the status of waitpid."""
-        if not ends(child, self._patience):
+    def _end(self, child: int, sooner: int | None = None) -> int:
+        """Wait for the end of the child, or until ``sooner`` can be read, or kill it; return the status of waitpid."""
+        if not ends(child, self._patience, sooner):
             os.kill(child, signal.SIGKILL)
+        elif sooner is not None:
+            return os.waitpid(child, 0)[1]
         if self._task.checked:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(child, signal.SIGKILL)  # before the child is reaped: until then the number is its own

@@ -13,18 +13,20 @@ _MOST_TIMES = 6  # times the patience, for a child that works but does not end
 _MOST_SECONDS = 60.0  # the most, unless the patience is longer
 
 
-def ends(child: int, patience: float) -> bool:
+def ends(child: int, patience: float, sooner: int | None = None) -> bool:
     """Return True when the child ends; False if it made no progress for ``patience`` seconds.
 
+    Returns True also as soon as ``sooner``, a descriptor, can be read or is at its end.
     Returns False also if it works, but does not end within 6 times ``patience``, or within 60 s if that is shorter (but
     not before ``patience``).  Does not reap the child.
     """
     descriptor = os.pidfd_open(child)
+    awaited = [descriptor] if sooner is None else [descriptor, sooner]
     try:
         left = min(_MOST_TIMES * patience, max(_MOST_SECONDS, patience))
         before, idle = _progress(child), 0
         while left > 0:
-            if select.select([descriptor], [], [], min(patience / _LOOKS, left))[0]:
+            if select.select(awaited, [], [], min(patience / _LOOKS, left))[0]:
                 return True
             left -= patience / _LOOKS
             now = _progress(child)

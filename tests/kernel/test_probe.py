@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from support.cli import CHECKOUT
+from support.fuse import HangingFileSystem
 from support.instance import Instance
+from support.programs import exits_with, install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.compat.platforms import native_architecture
@@ -155,3 +157,20 @@ def test_where_there_is_no_room(module_instance: Instance) -> None:
     result = module_instance.run(["unshare", "-m", "sh", "-euc", script, "sh", *command])
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["alpha"]["runs"] is True, result.stdout
+
+
+def test_an_interpreter_whose_file_system_hangs(instance: Instance, tmp_path: Path) -> None:
+    """An exec that waits for the interpreter's file system is given up, as a program that makes no progress."""
+    files = HangingFileSystem(instance, tmp_path / "mounted", tmp_path / "backing")
+    install(files.backing / "emulator", exits_with(42))
+    match = CATALOG["sh4"].match
+    instance.register(encode_line("hangs", Registration(match, str(files.directory / "emulator"), Flags.NONE)))
+    script = SCRIPT.replace("Prober()", "Prober(in_chroot=False, patience=0.5)")
+    command = ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", script, '{"sh4": null}']
+    assert json.loads(instance.run(command).stdout)["sh4"]["runs"]
+    files.hang()
+    result = instance.run(command)
+    files.answer()
+    found = json.loads(result.stdout)["sh4"]
+    assert (found["runs"], found["hung"]) == (False, True)
+    assert found["reason"].startswith("it was killed by signal 9, Killed (as is any program that makes no progress")
