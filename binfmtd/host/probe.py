@@ -321,13 +321,15 @@ class _Process:
 
     def _end(self, child: int, sooner: int | None = None) -> int:
         """Wait for the end of the child, or until ``sooner`` can be read, or kill it; return the status of waitpid."""
-        if not ends(child, self._patience, sooner):
-            os.kill(child, signal.SIGKILL)
-        elif sooner is not None:
-            return os.waitpid(child, 0)[1]
-        if self._task.checked:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(child, signal.SIGKILL)  # before the child is reaped: until then the number is its own
+        in_time = False
+        try:
+            in_time = ends(child, self._patience, sooner)
+        finally:  # also after ^C and SIGTERM
+            if not in_time:
+                os.kill(child, signal.SIGKILL)
+            if self._task.checked and (sooner is None or not in_time):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child, signal.SIGKILL)  # before the child is reaped: until then the number is its own
         return os.waitpid(child, 0)[1]
 
     def _why(self, status: int, refusal: int | None) -> str:

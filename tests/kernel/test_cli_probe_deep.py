@@ -1,6 +1,9 @@
 """``binfmtd probe --deep``: what programs of Docker's platforms can do under the emulators of this machine."""
 
 import os
+import select
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from support.deep import expected, outcomes, platforms, reason
 from support.instance import Instance
 from support.programs import FOREIGN
 from support.root_trees import libraries, native_tree
-from support.waiting import wait_until
+from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.deep_checks import CHECK_NAMES, CHECKS, DEEP_PROGRAMS, DYNAMIC, FIXED, PIE
@@ -209,6 +212,18 @@ def test_an_emulator_that_hangs(cli: Cli, register: Register) -> None:
     found, why = done.stdout.splitlines()
     assert found.split() == ["fails"] * 3 + ["untested"] * (len(CHECK_NAMES) - 3), done.stderr
     assert why.startswith("it was killed by signal 9, Killed (as is any program that makes no progress for ")
+
+
+def test_a_probe_that_is_ended(cli: Cli, register: Register, tmp_path: Path) -> None:
+    """If the probe is ended by a signal, processes that its present program has made end with it."""
+    file = tmp_path / "pid"
+    register("s390x", cases=f"?*) sleep 1000 & echo $! >{file}; wait;;")
+    process = subprocess.Popen(cli.command("probe", "--deep", "s390x"), stdout=subprocess.DEVNULL)
+    left = os.pidfd_open(int(wait_until(lambda: file.exists() and file.read_text(), what="a process")))
+    process.terminate()
+    assert process.wait(10 * SLOWNESS) == 128 + signal.SIGTERM
+    assert select.select([left], [], [], 10 * SLOWNESS)[0], "it still runs"
+    os.close(left)
 
 
 def test_a_host_that_lacks_a_system_call(cli: Cli, register: Register) -> None:
