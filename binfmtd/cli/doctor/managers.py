@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.other_daemons import other_daemons
+from binfmtd.daemon.state_dir import is_holder
 from binfmtd.files.environment import booted_with_systemd, shares_first_processes
 from binfmtd.files.managers import Rules, debian_formats, masked, packages_that_register, rules, unit_file
 from binfmtd.formats.register_line import encode_line, to_text
@@ -127,6 +128,8 @@ def of_desktops(release: str, names: Collection[str], directory: str) -> Iterato
 
 def _of_ours(snapshot: Snapshot) -> Iterator[Finding]:
     others = [] if snapshot.mounted is None else other_daemons(snapshot.mounted.device, snapshot.pid)
+    # The lock of a daemon in a container names it by its id in there.
+    others = [other for other in others if not is_holder(other.pid, snapshot.state_dir)]
     for other in others:
         text = f"another daemon of binfmtd manages this instance (pid {other.pid}: {' '.join(other.arguments).strip()})"
         yield _finding("binfmtd", Level.WARNING, text, f"kill {other.pid}")

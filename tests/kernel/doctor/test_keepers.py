@@ -64,6 +64,14 @@ def test_another_binfmtd(doctor: Doctor, start_daemon: StartDaemon) -> None:
     assert doctor.find("other_managers", "binfmtd") is None
 
 
+def test_a_daemon_in_a_container(kept: tuple[Doctor, Daemon]) -> None:
+    """The daemon of this state directory is no other one, also if its lock has the id of another pid namespace."""
+    doctor, daemon = kept
+    (daemon.state_directory / "lock").write_text("1\nrun\n")
+    assert doctor.find("other_managers", "binfmtd") is None
+    assert doctor.found("daemon", "runs")["text"].startswith("pid 1, converged, ")
+
+
 def test_a_daemon_elsewhere(doctor: Doctor, make_instance: Callable[[], Instance], tmp_path: Path) -> None:
     """A daemon of another instance is not reported."""
     daemon = Daemon(make_instance(), tmp_path / "elsewhere", "architectures = []")
