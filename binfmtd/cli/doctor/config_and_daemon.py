@@ -58,7 +58,7 @@ def of_config(snapshot: Snapshot) -> Iterator[Finding]:
                 "waiting",
                 Level.WARNING,
                 f"{unavailable.name}: {text}",
-                remedy or f"ls -l {unavailable.interpreters[0]}",
+                remedy or f"ls -l {shlex.quote(unavailable.interpreters[0])}",
             )
 
 
@@ -72,7 +72,7 @@ def _check(snapshot: Snapshot) -> str:
     """Return the command that checks the config in use, also if its path comes from the daemon's status."""
     command = snapshot.again("check")
     if snapshot.given.config is None and snapshot.config_path is not None:
-        return f"{command} --config {snapshot.config_path}"
+        return f"{command} --config {shlex.quote(snapshot.config_path)}"
     return command
 
 

@@ -101,3 +101,11 @@ def test_the_config_of_a_daemon_elsewhere(monkeypatch: pytest.MonkeyPatch, conta
     missing = snapshot(status())._replace(config_path="/nowhere/binfmtd.toml", config_error="cannot be read")
     (only,) = of_config(Snapshot(*missing))
     assert only.level is level
+
+
+def test_the_path_of_a_config_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that checks a daemon's invalid config can be copied, also if the path contains blanks."""
+    monkeypatch.setattr(keeper, "in_container", lambda: False)
+    invalid = snapshot(status())._replace(config_path="/my etc/binfmtd.toml", config_error="is invalid")
+    (only,) = of_config(Snapshot(*invalid))
+    assert only.remedy == "binfmtd check --state-dir /state --config '/my etc/binfmtd.toml'"
