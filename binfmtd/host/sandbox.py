@@ -29,7 +29,9 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
         inside = Ids(tuple((i, i, n) for i, _, n in ids.uids), tuple((i, i, n) for i, _, n in ids.gids))
         _enter_as_root(inside if _many(inside) else None, 0, 0)
     except OSError as error:
-        if error.filename == DEFAULT_DIRECTORY and not os.path.isdir(DEFAULT_DIRECTORY):
+        if error.filename == directory and not os.path.isdir(directory):
+            if directory != DEFAULT_DIRECTORY:
+                raise SandboxError(f"{directory} is not a directory: name one with --mount, or leave it out") from None
             raise SandboxError(f"{DEFAULT_DIRECTORY} does not exist: {why_no_directory()}") from None
         where = error.filename or "unshare"
         raise SandboxError(

@@ -160,6 +160,12 @@ def test_a_config_error(sandbox: Sandbox) -> None:
     assert result.message.startswith(f"{sandbox.config}: x: unknown key")
 
 
+def test_a_mount_point_that_does_not_exist(sandbox: Sandbox) -> None:
+    """A directory that does not exist is named as the reason, and not the right to make a user namespace."""
+    result = sandbox("true", options=("--mount", "/nowhere"))
+    assert (result.status, result.message.partition(":")[0]) == (1, "/nowhere is not a directory")
+
+
 def test_modules_of_the_current_directory_are_not_taken(sandbox: Sandbox) -> None:
     """Files in the current directory with the names of Python's modules are not loaded by the daemon."""
     (sandbox.directory / "json.py").write_text("raise SystemExit('mine')")
