@@ -71,9 +71,10 @@ class Programs:
         return self._opened(path, self.place(way), way.stat)
 
     def opened_by(self, entry: Entry) -> Opened | Refusal:
-        """Return the file now at the interpreter's path, as if F had opened it; if there is none, our own program."""
+        """Return the file now at the interpreter's path, as if F had opened it; our own program if we can read none."""
         path = entry.registration.interpreter if entry.registration else ""
-        return Opened(read_head(path), path) if os.path.isfile(path) else Opened(read_head("/proc/self/exe"), "")
+        readable = os.path.isfile(path) and os.access(path, os.R_OK)
+        return Opened(read_head(path), path) if readable else Opened(read_head("/proc/self/exe"), "")
 
     def load(self, file: Opened) -> Refusal | None:  # noqa: PLR0911  each case has its own result
         """Return None if the ELF loader runs the program, else its refusal."""

@@ -175,7 +175,10 @@ def test_a_noexec_bind_mount(cli: Cli, program: Path) -> None:
 
 @pytest.mark.usefixtures("private_instances")
 def test_for_whom_it_is_judged(program: Path) -> None:
-    """An ordinary user sees the entries; a file that only root may execute is EACCES, an unreadable one unknown."""
+    """An ordinary user sees the entries; a file that only root may execute is EACCES, an unreadable one unknown.
+
+    An interpreter that only root may read does not matter if the kernel has opened it.
+    """
     if os.geteuid() != 0:
         pytest.skip("takes root, to have another user")
     python = unprivileged_python()
@@ -185,16 +188,21 @@ def test_for_whom_it_is_judged(program: Path) -> None:
         directory = Path(made_here)
         directory.chmod(0o755)
         foreign_program(directory / "foreign", ARM64)
+        shutil.copy(program, directory / "emulator")
+        (directory / "emulator").chmod(0o711)
+        instance.register(encode_line("opened", Registration(Magic(b"OPENED"), f"{directory}/emulator", Flags.F)))
+        install(directory / "opened", b"OPENED")
         for name, mode in (("mine", 0o755), ("closed", 0o700), ("secret", 0o711)):
             shutil.copy(program, directory / name)
             (directory / name).chmod(mode)
         (directory / "hidden").mkdir(mode=0o700)
         shutil.copy(program, directory / "hidden" / "program")
-        files = [str(directory / name) for name in ("mine", "foreign", "closed", "secret", "hidden/program")]
+        files = [str(directory / name) for name in ("mine", "foreign", "opened", "closed", "secret", "hidden/program")]
         done = run(instance.entering([*python, "-m", "binfmtd", "explain", "--json", *files]))
-    mine, foreign, closed, secret, hidden = done.json
+    mine, foreign, opened, closed, secret, hidden = done.json
     assert (done.status, done.stderr) == (1, "")
     assert (mine["by"], foreign["entry"], foreign["runs"]) == ("native", "theirs", True)
+    assert (opened["entry"], opened["runs"]) == ("opened", True)
     assert (closed["errno"], "not executable for you (mode 0700" in closed["reason"]) == ("EACCES", True)
     assert (secret["runs"], "run this as root" in secret["remedy"]) == (None, True)
     assert (hidden["errno"], f"may not search the directory {directory}/hidden" in hidden["reason"]) == ("EACCES", True)

@@ -30,7 +30,7 @@ def reach(programs: Programs, entry: Entry, registration: Registration) -> Reach
     if isinstance(file, Refusal):
         return Reach(here=False, in_chroot=False, static=False, why=file.reason)
     if not file.place:
-        why = f"{path} does not exist any more; the kernel uses the file that it opened at the registration (flag F)"
+        why = f"{path} cannot be read here; the kernel uses the file that it opened at the registration (flag F)"
         return Reach(here=True, in_chroot=True, static=True, why=why)
     needs = _needs(programs, file)
     if not opened:
