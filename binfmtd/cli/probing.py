@@ -34,11 +34,15 @@ def probe(
             if attempt.in_chroot and attempt.errno == errno.ENOENT:
                 attempt = here(name, program)
                 reason = f"not in a chroot: {reason}" if attempt.runs else attempt.reason
-            serving = None if observed is None or attempt.natively else server(observed, name)
+            natively, serving = attempt.natively, None
+            if observed is not None and observed.switched_on and not natively:
+                serving = server(observed, name)
+            if natively is None and attempt.runs and observed is not None:  # ptrace is forbidden
+                natively = serving is None
             entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in's handler
             if attempt.crashed and serving is not None and serving.registration is not None:
                 reason += _known(name, serving.registration)
-            yield Tried(name, attempt.runs, attempt.natively, entry, in_chroot, reason, round(attempt.duration * 1e6))
+            yield Tried(name, attempt.runs, natively, entry, in_chroot, reason, round(attempt.duration * 1e6))
 
 
 def probe_candidates(interpreters: Mapping[str, Sequence[str]], patience: float) -> Iterator[TriedInterpreter]:
@@ -55,7 +59,8 @@ def way(tried: Tried) -> str:
     """Return in words what runs an architecture's programs, or "no"."""
     if not tried.runs:
         return "no"
-    return "natively" if tried.natively else f"through {tried.entry or 'an entry that cannot be seen from here'}"
+    through = f"through {tried.entry or 'an entry that cannot be seen from here'}"
+    return "natively" if tried.natively else f"natively or {through}" if tried.natively is None else through
 
 
 def _known(architecture: str, registration: Registration) -> str:
