@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 
+from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import ProbeError
 from binfmtd.files.environment import in_container, in_pod, in_user_namespace
@@ -114,7 +115,10 @@ def _no_directory(directory: str) -> Finding:
         return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, "modprobe binfmt_misc")
     text = f"{directory} does not exist, or is not a directory"
     if directory == DEFAULT_DIRECTORY:
-        directory, text = "/run/binfmt_misc", f"{directory} does not exist: {why_no_directory()}"
+        text, remedy = split(f"{directory} does not exist: {why_no_directory()}")
+        if remedy:  # without /proc no mount of binfmt_misc could be found
+            return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, remedy)
+        directory = "/run/binfmt_misc"
     place = shlex.quote(directory)
     mount = f"mkdir -p {place} && mount -t {FS_TYPE} {FS_TYPE} {place}"
     return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)

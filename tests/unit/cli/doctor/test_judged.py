@@ -47,6 +47,13 @@ def test_a_lifetime_is_not_concluded_from_an_old_version() -> None:
     assert "removes all entries of an instance when its last mount ends" in new
 
 
+def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc is not mounted, the remedy mounts that: a mount of binfmt_misc could not be found without it."""
+    monkeypatch.setattr("os.path.isdir", lambda _: False)
+    found = not_mounted(POINT, Layers((), ()), "why")
+    assert (found.text, found.remedy) == (f"{POINT} does not exist: /proc is not mounted", "mount -t proc proc /proc")
+
+
 def test_an_automount_that_does_not_mount() -> None:
     """An automount that is still on top after a look at it is a failure, with the command that restarts it."""
     found = not_mounted(POINT, Layers((line("autofs"),), ()), "why")
