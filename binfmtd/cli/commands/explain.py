@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from binfmtd.cli import options
 from binfmtd.cli.output import print_json, warn
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.cli.explain.render import brief, document, full
 
     observed, mount, sealed = _look(given)
-    programs = Programs(root, lambda: _native(given, observed))
+    programs = Programs(root, cache(lambda: _native(given, observed)))  # it executes programs
     explain = Explainer(programs, observed, Declared(given, observed), mount, sealed)
     documents = []
     status, width = RUN, width_of(sys.stdout)
