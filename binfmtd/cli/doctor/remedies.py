@@ -17,7 +17,7 @@ from binfmtd.formats.register_line import encode_line, to_text
 from binfmtd.host.interpreters import required_loader
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import takes_elf
-from binfmtd.model.handler import Registration
+from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Match, takes_plain
 from binfmtd.model.ownership import equal
 
@@ -114,12 +114,15 @@ class Remedies:
         return self.renew(entry, architecture) if architecture in self._snapshot.emulators else ""
 
     def renew(self, entry: Entry, architecture: str) -> str:
-        """Return the command that replaces the entry by binfmtd's own for this architecture."""
-        if self._snapshot.pid is not None and any(
-            spec.architecture == architecture for spec in self._snapshot.declared.values()
-        ):
+        """Return the command that replaces the entry by binfmtd's own, or one like that, for this architecture."""
+        if self._snapshot.pid is None:
+            return f"{self.remove(entry)} && {self._snapshot.again(f'apply --arch {architecture}')}"
+        path = self._snapshot.emulators.get(architecture)
+        if path is None or any(spec.architecture == architecture for spec in self._snapshot.declared.values()):
             return self.remove(entry)  # the daemon registers its own
-        return f"{self.remove(entry)} && {self._snapshot.again(f'apply --arch {architecture}')}"
+        # Beside a daemon `apply` registers nothing.
+        flags = entry.registration.flags if entry.registration else Flags.NONE
+        return self.rewrite(entry, Registration(CATALOG[architecture].match, path, (flags | Flags.F) & ~Flags.C))
 
     def rewrite(self, entry: Entry, registration: Registration) -> str:
         """Return the command that registers this under the entry's name; if it cannot be typed, that of ``remove``."""

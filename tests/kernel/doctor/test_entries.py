@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import run
+from support.daemon import Daemon
 from support.doctor import EMULATOR, NEEDS_ROOT, ONE, Doctor, ends, match_of
 from support.programs import FOREIGN, install
 from support.starts import with_settings
@@ -53,6 +54,15 @@ def test_no_f_of_an_emulator(doctor: Doctor, emulator: Path) -> None:
     doctor.type(found["remedy"])
     assert doctor.find("entries", "no_f") is None
     assert doctor.instance.names() == [f"qemu-{FOREIGN}"]
+
+
+def test_no_f_beside_a_daemon(kept: tuple[Doctor, Daemon], emulator: Path) -> None:
+    """If a daemon runs that does not declare the architecture, the remedy registers the entry: `apply` would not."""
+    doctor, _ = kept
+    doctor.register("odd", match_of(FOREIGN), emulator, "P")
+    doctor.type(doctor.found("entries", "no_f")["remedy"])
+    assert doctor.find("entries", "no_f") is None
+    assert f"interpreter {emulator}\nflags: PF\n" in doctor.instance.read("odd")
 
 
 def test_no_f_by_the_config(doctor: Doctor, static: Path, tmp_path: Path) -> None:
