@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -447,6 +448,26 @@ def test_a_foreign_program_needs_its_own_libc(
     assert explain(cli, "--root", tree, "/dynamic")["runs"]
     monkeypatch.setenv("QEMU_LD_PREFIX", str(tree))
     assert explain(cli, path)["runs"]
+
+
+def test_a_library(cli: Cli, register: Register, tmp_path: Path) -> None:
+    """The kernel starts a shared library that may be executed, as all are on Fedora; it crashes, so it does not run.
+
+    So does an emulator; but what a handler by extension does with it is unknown.
+    """
+    libraries = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libm.so." in line}
+    if not libraries:
+        pytest.skip("this Python has no libm of its own")
+    path = install(tmp_path / "library", Path(libraries.pop()).read_bytes())
+    found = explain(cli, path)
+    assert (found["runs"], found["errno"], found["remedy"]) == (False, None, "this is not a program")
+    assert "a shared library, without an entry point" in found["reason"]
+    assert run(cli.instance.entering([str(path)])).status == -signal.SIGSEGV
+    register("qemu-aarch64", ARM64.match)
+    foreign = install(tmp_path / "foreign.so", made((1, b"code"), entry=0))
+    assert "a shared library, without an entry point" in explain(cli, foreign)["reason"]
+    register("loader", Extension("so"))
+    assert explain(cli, foreign)["runs"]
 
 
 @pytest.mark.parametrize(

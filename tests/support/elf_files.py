@@ -4,7 +4,13 @@ import struct
 
 
 def made(
-    *segments: tuple[int, bytes], bits: int = 64, order: str = "<", machine: int = 183, e_type: int = 3, flags: int = 0
+    *segments: tuple[int, bytes],
+    bits: int = 64,
+    order: str = "<",
+    machine: int = 183,
+    e_type: int = 3,
+    entry: int = 0x1000,
+    flags: int = 0,
 ) -> bytes:
     """Return an ELF file with these segments, each with its p_type and content; the content comes last in the file."""
     ident = b"\x7fELF" + bytes((1 if bits == 32 else 2, 1 if order == "<" else 2, 1)) + bytes(9)
@@ -15,7 +21,7 @@ def made(
         e_type,
         machine,
         1,
-        0x1000,
+        entry,
         size,
         0,
         flags,

@@ -1,7 +1,7 @@
 """The answer to why a file runs: through which entry or interpreter; or else why it does not, and what helps.
 
 ``model.execution`` follows the kernel's exec.  This module turns the result into reasons, remedies and notes.  It also
-finds what fails only after a successful exec: a dynamic linker or a program for env(1) that is missing.
+finds what fails only after a successful exec: a dynamic linker or a program for env(1) that is missing, or a library.
 """
 
 import os
@@ -24,6 +24,7 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.examine import P_BY_NAME
 from binfmtd.model.execution import REWRITES, Execution, Opened, Passed, Refusal, Step, execute
 from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Extension
 from binfmtd.model.shebang import Shebang
 from binfmtd.model.stand_in import PREFIX as STAND_IN
 
@@ -108,6 +109,11 @@ class Explainer:
                     self._needs_its_own(explanation, step, following.file)
                 elif step.taker is not None:
                     self._finds_what_it_names(explanation, step, step.taker)
+            entry = explanation.entry  # of an emulator, unless it goes by an extension
+            by_extension = entry and entry.registration and isinstance(entry.registration.match, Extension)
+            if explanation.kind and explanation.kind.word == "elf-library" and not by_extension:
+                reason = f"{file} is {explanation.kind.description}, without an entry point: it crashes at its start"
+                explanation.fails(Refusal(0, reason, explanation.kind.remedy))
         return explanation
 
     def _look_at(self, step: Step, explanation: Explanation) -> None:
