@@ -42,6 +42,12 @@ in
     environment.systemPackages = [ cfg.package ];
     environment.etc."binfmtd/binfmtd.toml".source = toml.generate "binfmtd.toml" cfg.settings;
 
+    # NixOS has these two units only where boot.binfmt registers something, and adding them twice fails its build.
+    systemd.additionalUpstreamSystemUnits = lib.optionals (config.boot.binfmt.registrations == { }) [
+      "proc-sys-fs-binfmt_misc.automount"
+      "proc-sys-fs-binfmt_misc.mount"
+    ];
+
     systemd.packages = [ cfg.package ];
     systemd.services.binfmtd = {
       wantedBy = [ "multi-user.target" ];

@@ -40,7 +40,8 @@ let
     specialArgs = { inherit pkgs; };
     modules = [
       MODULE
-      { options = { environment = anything; systemd = anything; }; }
+      { options = { boot = anything; environment = anything; systemd = anything; }; }
+      { boot.binfmt.registrations = REGISTRATIONS; }
       { services.binfmtd = SETTINGS; }
     ];
   };
@@ -49,6 +50,7 @@ in {
   inherit (system.config.services.binfmtd) settings;
   package = builtins.removeAttrs system.config.services.binfmtd.package [ "outPath" "src" "type" ];
   packages = map (each: each.pname) (systemd.packages or [ ]);
+  units = systemd.additionalUpstreamSystemUnits or [ ];
   wantedBy = systemd.services.binfmtd.wantedBy or [ ];
   file = environment.etc."binfmtd/binfmtd.toml".source or null;
 }
@@ -78,19 +80,20 @@ def test_a_syntax_error_is_found(tmp_path: Path) -> None:
     assert nix(tmp_path, "--parse", str(tmp_path / "half.nix")).status != 0
 
 
-def evaluate(directory: Path, settings: str) -> Result:
-    """Evaluate a system with these settings of the service; skip without nixpkgs."""
+def evaluate(directory: Path, settings: str, registrations: str = "{ }") -> Result:
+    """Evaluate a system with these settings of the service and of boot.binfmt; skip without nixpkgs."""
     if "nixpkgs=" not in os.environ.get("NIX_PATH", ""):
         pytest.skip("NIX_PATH names no nixpkgs, which no package of Debian has")
     text = EVALUATION.replace("MODULE", str(NIXOS / "module.nix")).replace("SETTINGS", settings)
+    text = text.replace("REGISTRATIONS", registrations)
     names = " ".join(f'"{name}"' for name in PYTHON)
     (directory / "system.nix").write_text(text.replace("PYTHON", f"[ {names} ]"))
     return nix(directory, "--eval", "--strict", "--json", str(directory / "system.nix"))
 
 
-def evaluated(directory: Path, settings: str) -> Any:
+def evaluated(directory: Path, settings: str, registrations: str = "{ }") -> Any:
     """Return what a system with these settings has."""
-    done = evaluate(directory, settings)
+    done = evaluate(directory, settings, registrations)
     assert done.status == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
@@ -103,6 +106,13 @@ def test_the_module(tmp_path: Path) -> None:
     assert found["file"] == {"name": "binfmtd.toml", "value": config}
     assert found["wantedBy"] == ["multi-user.target"]
     assert found["packages"] == ["binfmtd"]
+
+
+def test_binfmt_misc_is_mounted(tmp_path: Path) -> None:
+    """A system has the automount, which NixOS itself adds only where boot.binfmt registers something."""
+    names = ["proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount"]
+    assert evaluated(tmp_path, "{ enable = true; }")["units"] == names
+    assert evaluated(tmp_path, "{ enable = true; }", "{ wine = { }; }")["units"] == []
 
 
 def test_the_package(tmp_path: Path) -> None:
