@@ -31,7 +31,7 @@ EXPECTED = (
     "/usr/share/doc/binfmtd/README.md",
     "/usr/share/doc/binfmtd/docs/packages.md",
     "/usr/share/doc/binfmtd/examples/config/binfmtd.toml",
-    "/usr/share/doc/binfmtd/examples/drop-ins/mount.conf",
+    "/usr/share/doc/binfmtd/examples/drop-ins/zz-mount.conf",
     "/usr/share/fish/vendor_completions.d/binfmtd.fish",
     "/usr/share/man/man1/binfmt.1.gz",
     "/usr/share/man/man5/binfmtd.toml.5.gz",

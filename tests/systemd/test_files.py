@@ -23,7 +23,7 @@ def test_files(machine: Booted) -> None:
         *(f"{share}/man/man8/binfmtd.8", f"{share}/man/man5/binfmtd.toml.5", f"{share}/man/man1/binfmt.1"),
         *(f"{share}/bash-completion/completions/binfmtd", f"{share}/zsh/site-functions/_binfmtd"),
         *("usr/bin/binfmtd", "usr/bin/binfmt", "usr/lib/systemd/system/binfmtd.service", "etc/binfmtd/binfmtd.toml"),
-        *("usr/share/doc/binfmtd/README.md", "usr/share/doc/binfmtd/examples/drop-ins/mount.conf"),
+        *("usr/share/doc/binfmtd/README.md", "usr/share/doc/binfmtd/examples/drop-ins/zz-mount.conf"),
         *(f"{package}/daemon/loop.py", f"{package}/daemon/__pycache__/loop.cpython-313.pyc"),
     ]
     assert [path for path in expected if not (machine.root / path).is_file()] == []
@@ -75,9 +75,13 @@ def test_exposure_with_the_seal(machine: Booted) -> None:
 
 
 def test_a_daemon_that_mounts_is_not_in_a_mount_namespace(machine: Booted) -> None:
-    """With `mount.conf` the daemon is in the host's mount namespace, so its mounts appear on the host."""
-    path = f"{DROP_INS}/mount.conf"
-    machine.write(path, (CHECKOUT / "systemd/drop-ins/mount.conf").read_text())
+    """With `zz-mount.conf` the daemon is in the host's mount namespace, also beside a drop-in with paths to write to.
+
+    So its mounts appear on the host.
+    """
+    names = ("zz-mount.conf", "textfile.conf")
+    for name in names:
+        machine.write(f"{DROP_INS}/{name}", (CHECKOUT / "systemd/drop-ins" / name).read_text())
     try:
         machine.systemctl("daemon-reload")
         machine.systemctl("restart", UNIT)
@@ -85,7 +89,8 @@ def test_a_daemon_that_mounts_is_not_in_a_mount_namespace(machine: Booted) -> No
         assert len(spaces) == 2
         assert spaces[0] == spaces[1]
     finally:
-        (machine.root / path.lstrip("/")).unlink()
+        for name in names:
+            (machine.root / f"{DROP_INS}/{name}".lstrip("/")).unlink()
         machine.systemctl("daemon-reload")
 
 

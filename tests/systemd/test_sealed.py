@@ -154,8 +154,9 @@ def test_unmounted_on_the_host(seal: Seal) -> None:
 
 
 def test_mounted_again(seal: Seal) -> None:
-    """With `mount.conf` as well, the daemon mounts the instance on the host again, and no program fails meanwhile."""
-    seal("sealed.conf", "mount.conf").write(f"{DROP_INS}/own.conf", "[Service]\nEnvironment=BINFMTD_OWN_INSTANCE=1\n")
+    """With `zz-mount.conf` as well the daemon mounts the instance on the host again, and no program fails meanwhile."""
+    own_instance = "[Service]\nEnvironment=BINFMTD_OWN_INSTANCE=1\n"
+    seal("sealed.conf", "zz-mount.conf").write(f"{DROP_INS}/own.conf", own_instance)
     machine = seal()
     assert machine.run("umount", MOUNT_POINT).status == 0
     assert machine.answer() == EMULATOR

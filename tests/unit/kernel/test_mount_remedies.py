@@ -49,7 +49,7 @@ def test_a_service_that_may_not_mount(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("service", "may"), [(True, True), (False, True), (False, False)])
 def test_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, service: bool, may: bool) -> None:
-    """Other processes mount an instance with --own-instance, a service with drop-ins/mount.conf as well."""
+    """Other processes mount an instance with --own-instance, a service with drop-ins/zz-mount.conf as well."""
     if service:
         monkeypatch.setenv("INVOCATION_ID", "1")
     monkeypatch.setattr(mount, "may_mount", lambda: may)
