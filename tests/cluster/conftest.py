@@ -20,6 +20,7 @@ from support.pods import FOREIGN, Pods
 from support.required import require
 
 BUILD = CHECKOUT / "build" / "cluster"
+EMULATORS = "registry.example.com/binfmtd-emulators:0.1.0"  # of overlays/emulators
 PROGRAMS = ("containerd", "ctr", "runc", "go", "dpkg-source", "openssl")
 CONTROLLER = Path("/sys/fs/cgroup/memory")  # the kubelet of this suite takes control groups v1
 
@@ -47,7 +48,8 @@ def images(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         build_images(engine, checkout)
         names = name_images(engine, "registry.example.com", "0.1.0")
         names += name_images(engine, "registry.example.com", "0.1.1")
-        names += [BASE, "k8s.gcr.io/pause:3.2", FOREIGN]
+        names += [BASE, "k8s.gcr.io/pause:3.2", FOREIGN, EMULATORS]
+        engine.checked("tag", "binfmtd", EMULATORS)
         pause = tmp_path_factory.mktemp("pause")
         (pause / "Dockerfile").write_text(f'FROM {BASE}\nENTRYPOINT ["sleep", "infinity"]\n')
         engine.checked("build", "--tag=k8s.gcr.io/pause:3.2", str(pause))

@@ -30,7 +30,7 @@ ADDED_LABELS = {
 STORE = {
     "enabled": True,
     "name": "first",
-    "image": {"repository": "registry.example.com/binfmtd", "tag": "0.1.0"},
+    "image": {"repository": "registry.example.com/binfmtd-emulators", "tag": "0.1.0"},
 }
 # Overlay -> the values that stand for it.
 OVERLAYS: dict[str, dict[str, Any]] = {

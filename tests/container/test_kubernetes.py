@@ -1,6 +1,7 @@
 """config/kubernetes: built by kustomize, checked against the API's schemas, and the DaemonSet's pod run by podman."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,18 @@ def test_only_the_mounting_is_privileged() -> None:
     assert "privileged" not in daemon["securityContext"]
     assert all(each["securityContext"]["readOnlyRootFilesystem"] for each in (mount, daemon))
     assert not pod["automountServiceAccountToken"]
+
+
+def test_an_upgrade_leaves_the_emulators(tmp_path: Path) -> None:
+    """A kustomization of one's own that names another image of binfmtd changes the daemon, not the store's emulators."""
+    shutil.copytree(KUBERNETES, tmp_path / "config" / "kubernetes")
+    images = [{"name": "registry.example.com/binfmtd", "newName": "registry.internal/binfmtd", "newTag": "0.2.0"}]
+    kustomization = {"resources": ["config/kubernetes/overlays/emulators"], "images": images}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    pod = one(build(tmp_path), "DaemonSet")["spec"]["template"]["spec"]
+    found = {each["name"]: each["image"] for each in (*pod["initContainers"], *pod["containers"])}
+    ours = dict.fromkeys(("mount", "binfmtd"), "registry.internal/binfmtd:0.2.0")
+    assert found == ours | {"emulators": "registry.example.com/binfmtd-emulators:0.1.0"}
 
 
 def test_sealing_takes_one_capability() -> None:
