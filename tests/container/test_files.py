@@ -1,7 +1,9 @@
 """The Containerfile and the Compose file, checked by hadolint and by Compose's schema."""
 
+import re
 import shutil
 import sysconfig
+from pathlib import Path
 
 import pytest
 from support.cli import CHECKOUT, run
@@ -20,6 +22,17 @@ def test_hadolint() -> None:
     """hadolint reports nothing about the Containerfile."""
     said = run([tool("hadolint"), str(CHECKOUT / "Containerfile")])
     assert (said.status, said.stdout) == (0, "")
+
+
+def test_the_containerfile_for_older_engines(tmp_path: Path) -> None:
+    """The command of docs/containers.md removes the option that podman before 5.1 rejects, and nothing else."""
+    (command,) = re.findall(r"`(sed -i [^`]+ Containerfile)`", (CHECKOUT / "docs/containers.md").read_text())
+    text = (CHECKOUT / "Containerfile").read_text()
+    (tmp_path / "Containerfile").write_text(text)
+    assert run(["sh", "-c", command], cwd=tmp_path).status == 0
+    changed = (tmp_path / "Containerfile").read_text()
+    assert changed == text.replace(" --start-interval=1s", "") != text
+    assert "--start-interval" not in changed
 
 
 def test_compose_schema() -> None:
