@@ -167,6 +167,20 @@ def test_emulators_of_a_directory(job: Job) -> None:
     assert "interpreter /var/lib/binfmtd/emulators/action-" in job.instance.read("qemu-aarch64")
 
 
+def test_emulators_that_have_changed(job: Job) -> None:
+    """A directory or a tag may have other emulators in a later job on the same machine: these are used then."""
+    emulators = job.runner.directory / "emulators"
+    emulators.mkdir()
+    shutil.copy(AARCH64, emulators)
+    assert job.register(arch="arm64", emulators=str(emulators)).status == 0
+    with (emulators / Path(AARCH64).name).open("ab") as file:
+        file.write(b"changed")
+    done = job.register(arch="arm64", emulators=str(emulators))
+    assert done.status == 0, done.stdout + done.stderr
+    interpreter = job.instance.read("qemu-aarch64").partition("interpreter ")[2].partition("\n")[0]
+    assert job.instance.run(["tail", "--bytes=7", interpreter]).stdout == "changed"
+
+
 def test_it_fails(job: Job) -> None:
     """The step fails for an architecture that has no emulator or does not exist, and for an unknown ``verify``."""
     emulators = job.runner.directory / "emulators"
