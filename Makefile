@@ -344,6 +344,8 @@ uninstall: ## remove what `make install` installed (same PREFIX and DESTDIR); st
 	for path in $(COMPLETIONS); do rm -f "$(DESTDIR)$(PREFIX)/share/$$path"; done
 	rm -f "$(DESTDIR)$(bindir)/binfmtd" "$(DESTDIR)$(bindir)/binfmt"
 	@test -n "$(DESTDIR)" || systemctl daemon-reload 2>/dev/null || : # where no systemd runs there is nothing to reload
+	@test -n "$(DESTDIR)" || ! grep -q ' binfmt_misc ro[, ]' /proc/mounts || \
+	    echo "make: binfmt_misc stays sealed: 'mount -o remount,rw /proc/sys/fs/binfmt_misc' opens it"
 	@test -n "$(DESTDIR)" || echo "make: entries stay until the next boot unless on_stop = \"remove\" took them; so does $(CONFIG)"
 
 setup: tools $(VENV)/.stamp ## make the virtual environment .venv, and install missing Debian packages

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.cli import CHECKOUT, Result, run
 from support.daemon import Daemon
+from support.instance import MOUNT_POINT, Instance
 
 StartDaemon = Callable[..., Daemon]
 
@@ -29,11 +30,12 @@ def prefix(tmp_path: Path) -> Path:
     return prefix
 
 
-def uninstall(prefix: Path, **environment: str) -> Result:
+def uninstall(prefix: Path, instance: Instance | None = None, **environment: str) -> Result:
     command = ["make", "-s", "-C", str(CHECKOUT), "uninstall", f"PREFIX={prefix}", f"PACKAGES={prefix}/packages"]
     # No variables of the make that runs these tests.
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    return run(command, env=kept | environment, stdin=subprocess.DEVNULL)
+    entering = command if instance is None else instance.entering(command)
+    return run(entering, env=kept | environment, stdin=subprocess.DEVNULL)
 
 
 def test_a_daemon_runs(start_daemon: StartDaemon, prefix: Path) -> None:
@@ -47,6 +49,14 @@ def test_a_daemon_runs(start_daemon: StartDaemon, prefix: Path) -> None:
     done = uninstall(prefix)
     assert (done.status, done.stderr) == (0, "")
     assert not (prefix / "bin/binfmtd").exists()
+
+
+def test_a_sealed_instance(instance: Instance, prefix: Path) -> None:
+    """If binfmt_misc is sealed, uninstall prints the command that opens it."""
+    assert instance.run(["mount", "-o", "remount,ro", MOUNT_POINT]).returncode == 0
+    done = uninstall(prefix, instance)
+    assert done.status == 0, done.stderr
+    assert f"mount -o remount,rw {MOUNT_POINT}" in done.stdout
 
 
 def test_another_prefix(tmp_path: Path) -> None:
