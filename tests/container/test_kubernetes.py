@@ -106,7 +106,7 @@ def test_only_the_mounting_is_privileged() -> None:
 
 
 def test_an_upgrade_leaves_the_emulators(tmp_path: Path) -> None:
-    """A kustomization of one's own that names another image of binfmtd changes the daemon, not the store's emulators."""
+    """A kustomization that names another image of binfmtd changes the daemon, and not the emulators of the store."""
     shutil.copytree(KUBERNETES, tmp_path / "config" / "kubernetes")
     images = [{"name": "registry.example.com/binfmtd", "newName": "registry.internal/binfmtd", "newTag": "0.2.0"}]
     kustomization = {"resources": ["config/kubernetes/overlays/emulators"], "images": images}
