@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
+from support.cli import CHECKOUT
 from support.slices import PRINT_SLICE, SLICE, kernel_has_slices
 from support.waiting import SLOWNESS, wait_until
 
@@ -123,6 +124,21 @@ def test_reload_of_a_bad_config(service: Booted) -> None:
     assert service.show("ActiveState") == "active"
     assert service.show("StatusText").startswith("1 handler in order; the config files are invalid now")
     assert service.answer() == 51
+
+
+def test_another_state_directory(service: Booted) -> None:
+    """With the two lines of docs/systemd.md the daemon and `systemctl reload` use another state directory."""
+    lines = ("Environment=BINFMTD_STATE_DIR=/run/other", "RuntimeDirectory=other")
+    assert all(f"`{line}`" in (CHECKOUT / "docs/systemd.md").read_text() for line in lines)
+    service.write(f"{DROP_INS}/state.conf", "\n".join(["[Service]", *lines, ""]))
+    service.write(CONFIG, f'{ONE_HANDLER}on_stop = "remove"\n')
+    service.systemctl("daemon-reload")
+    service.systemctl("restart", UNIT)
+    service.systemctl("reload", UNIT)
+    assert service.run("binfmtd", "status", "--check", "--state-dir", "/run/other").status == 0
+    assert service.run("test", "-e", "/run/other/ledger.json").status == 0
+    service.systemctl("stop", UNIT)
+    assert ENTRY not in service.entries()
 
 
 def test_what_others_can_change_is_refused(service: Booted) -> None:
