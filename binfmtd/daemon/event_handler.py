@@ -110,7 +110,7 @@ class EventHandler:
         if events.overflow:
             self._events_lost()
         self._seal.check()  # another process could write only while it was open
-        return bool(result.bridged or result.kept or result.fixed)
+        return result.repaired
 
     def _drift_found(self) -> None:
         self._probe_runner.want()

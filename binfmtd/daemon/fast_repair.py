@@ -57,6 +57,11 @@ class FastRepairResult:
         self.actual: dict[str, Entry] = {}  # the entry under a name, if it is not as declared
         self.expected: dict[str, Registration] = {}  # what the name should have instead
 
+    @property
+    def repaired(self) -> bool:
+        """True if it wrote anything but helpers, which are removed again."""
+        return bool(self.bridged or self.kept or self.fixed)
+
 
 class FastRepair:
     """The declared handlers and the entries at the last pass, prepared for fast repairs; each pass makes a new one."""

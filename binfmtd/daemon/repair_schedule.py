@@ -28,7 +28,7 @@ STAND_IN_SECONDS = 0.2  # of CPU time at once
 STAND_IN_SHARE = 0.02  # of a core, in the long run: 100 removals or 20 flushes a second
 # While another program keeps undoing a repair, it pays for the whole of each urgent repair.
 CONTENDED_SECONDS = 0.05  # of CPU time at once
-CONTENDED_SHARE = 0.004  # of a core, in the long run
+CONTENDED_SHARE = 0.003  # of a core, in the long run
 PASS_SECONDS = 0.05  # of CPU time of passes at once, while another program keeps undoing a repair
 PASS_SHARE = 0.003  # of a core, in the long run: the passes then come later, and the stand-ins serve meanwhile
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
@@ -326,7 +326,10 @@ class RepairSchedule:
         self._budget.spend(cost, now)
 
     def spent_on_repair(self, cost: float) -> None:
-        """Pay for a whole urgent repair, whose writes are paid already, if another program keeps undoing a repair."""
+        """Pay for a whole urgent repair, whose writes are paid already, if another program keeps undoing a repair.
+
+        Not for a look without a repair: the throttle limits these, and else nothing would be left for a repair.
+        """
         if self._states.contended():
             self.spent(cost)
 

@@ -7,8 +7,9 @@ Another program may write without pause to the instance, or to something else th
   daemon backs off from a name: most events are then of the program that keeps undoing a repair.
 * While it is overdrawn, inotify is not read, for three seconds at most.  Where one look takes long, on a slow or busy
   machine, this limit is higher: so long that one look takes 0.4 % of a core in that time.
-* Meanwhile the inode numbers of the declared names are compared every 100 ms.  So a name that is gone or registered
-  anew gets its stand-in; an entry that was disabled, or an instance that was switched off, waits.
+* Meanwhile the inode numbers of the declared names are compared every 100 ms, or less often if they are many.  So a
+  name that is gone or registered anew gets its stand-in; an entry that was disabled, or an instance that was switched
+  off, waits.
 * No drift calls for a pass meanwhile until its second is over (``Debounce.calls_at``): its name cannot be known to be
   quiet, so the pass would write nothing, and would be paid from the bucket.
 * The bucket holds at least what twenty passes cost.  With many foreign entries one pass takes long, and a program that
@@ -27,6 +28,7 @@ LONGEST_PAUSE = 3.0  # seconds
 CHECK_SECONDS = 0.1  # seconds from one comparison of inode numbers to the next, unless they cost too much
 SHARE = 0.004  # of a core, for the looks that are made although the bucket is overdrawn
 CHECKS_SHARE = 0.004  # of a core, for the comparisons of inode numbers
+CONTENDED_CHECKS_SHARE = 0.002  # of a core, for these while the daemon backs off from a name
 _MANY = 10  # comparisons, over which their cost is averaged: now and then one takes ten times as long
 
 
@@ -55,13 +57,14 @@ class EventThrottle:
         self._spent = min(left + cost, budget + max(LONGEST_PAUSE, cost / SHARE) * REFILL)
         self._at = now
         self.read_at = now + max(0.0, self._spent - budget) / REFILL
-        self._plan_glance(now)
+        self._plan_check(now)
 
     def checked(self, cost: float, now: float) -> None:
         """Take in the cost of a comparison of inode numbers: 0 if it found something."""
         self._check_cost += (cost - self._check_cost) / _MANY
-        self._plan_glance(now)
+        self._plan_check(now)
 
-    def _plan_glance(self, now: float) -> None:
-        at = now + max(CHECK_SECONDS, self._check_cost / CHECKS_SHARE)
+    def _plan_check(self, now: float) -> None:
+        share = CONTENDED_CHECKS_SHARE if self._contended() else CHECKS_SHARE
+        at = now + max(CHECK_SECONDS, self._check_cost / share)
         self.check_at = at if at < self.read_at else float("inf")

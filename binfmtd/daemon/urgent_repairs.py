@@ -149,7 +149,7 @@ class UrgentRepairs:
         look_for.flushed = INSTANCE in names
         answer = self._answer(look_for, PendingEvents(), cpu)
         self.report(answer)
-        return bool(answer.reaction.drifts.keys() - known or answer.reaction.bridged or answer.reaction.kept)
+        return bool(answer.reaction.drifts.keys() - known or answer.reaction.repaired)
 
     def report(self, answer: Answer) -> None:
         """Report an urgent repair.  The kernel has its handlers again: from here on nothing is urgent."""
@@ -163,7 +163,8 @@ class UrgentRepairs:
             self._instance_watch.failed(refusal)
         if answer.look_for.entries or answer.look_for.any_entry:
             self._touched.add(answer.events.entries, {*reaction.drifts, *reaction.fixed, *reaction.kept})
-        self._schedule.spent_on_repair(time.thread_time() - answer.cpu)
+        if reaction.repaired:  # else the throttle pays
+            self._schedule.spent_on_repair(time.thread_time() - answer.cpu)
 
     def _rush(self) -> None:
         """Register the permanent stand-ins before the events are examined, which look like those of a flush."""

@@ -89,7 +89,7 @@ def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
     assert sum(costs) <= BUDGET + REFILL * (now - began) + 1e-6
 
 
-def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
+def test_in_a_storm_inode_numbers_are_compared() -> None:
     """While events are not read, inode numbers are compared ten times a second; never otherwise."""
     throttle = EventThrottle()
     assert throttle.check_at == float("inf")
@@ -98,10 +98,10 @@ def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
     throttle.checked(0.0, 100.5)
     assert throttle.check_at == 100.5 + CHECK_SECONDS
     throttle.checked(0.0, 100.95)
-    assert throttle.check_at == float("inf"), "it is listened to first"
+    assert throttle.check_at == float("inf"), "events are read first"
 
 
-def test_where_glances_take_long_there_are_fewer() -> None:
+def test_where_comparisons_take_long_there_are_fewer() -> None:
     """Comparisons take their share of a core and no more; one that takes longer now and then changes little."""
     throttle = EventThrottle()
     throttle.charge_look(20.0, 100.0)

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 from support.simulated_daemon import SimulatedDaemon
 
+from binfmtd.daemon.backoff import REPAIRS
 from binfmtd.daemon.event_reader import EventReader, TouchedEntries
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.inotify import InotifyWatcher
@@ -102,6 +103,27 @@ def test_a_helper_is_paid_for(daemon: SimulatedDaemon, monkeypatch: pytest.Monke
     daemon.react()
     assert daemon.seen == []
     assert daemon.schedule.restore_at() > daemon.now
+
+
+def test_who_pays_in_contention(daemon: SimulatedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In contention the budget for stand-ins pays for each repair, and not for a look that finds nothing to write.
+
+    Otherwise a program that writes without end would use up the budget, and no repair would be made.
+    """
+    for _ in range(2 * REPAIRS):
+        while "a" not in daemon.names():
+            daemon.wait(0.2)
+        daemon.removes("a")
+        daemon.react()
+    daemon.wait(30.0)
+    assert daemon.schedule.contended() == {"a"}
+    monkeypatch.setattr(time, "thread_time", iter(range(99)).__next__)  # a second from each time to the next
+    daemon.stirs(flushed=True)
+    daemon.react()
+    for registered in (True, False):
+        daemon.removes(stand_in_name("a"))
+        daemon.react()
+        assert (stand_in_name("a") in daemon.names()) is registered
 
 
 def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) -> None:
