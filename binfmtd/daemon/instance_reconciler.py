@@ -58,9 +58,9 @@ class InstanceReconciler:
         """Have the next pass read every entry: no event has named those that were touched."""
         self._touched.read_all()
 
-    def instance_found(self, *, fresh: bool, unbroken: bool) -> None:
+    def instance_found(self, *, fresh: bool) -> None:
         """Take in that an instance is attached; the arguments as in UrgentRepairs."""
-        self._urgent.instance_found(fresh=fresh, unbroken=unbroken)
+        self._urgent.instance_found(fresh=fresh)
 
     def assess(self) -> None:
         """Look at everything without writing, before the first pass: the entries may call for facts about this host."""

@@ -111,7 +111,7 @@ class MountSearch:
             self._report.trouble(str(error))
             self._readiness.changed()
             return None
-        self._instance_reconciler.instance_found(fresh=fresh, unbroken=self._instance_watch.unbroken)
+        self._instance_reconciler.instance_found(fresh=fresh)
         return fresh
 
     def _ended(self, began: float, mounted: Mounted | MountError) -> None:

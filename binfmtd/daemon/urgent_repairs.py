@@ -86,14 +86,14 @@ class UrgentRepairs:
         if self._fast_repair is not None:
             self._fast_repair.hold(pauses)
 
-    def instance_found(self, *, fresh: bool, unbroken: bool) -> None:
+    def instance_found(self, *, fresh: bool) -> None:
         """Take in that an instance is attached.
 
-        ``fresh``: it is another one, or was out of reach until now; ``unbroken``: the watch on it has missed nothing.
+        ``fresh``: it is another one, or was out of reach until now.
         """
         if fresh:
             self.knows_instance = False
-        if not unbroken:
+        if not self._instance_watch.unbroken:
             self._events.forget_own_writes()
             self._written_unreached.clear()
         elif fresh or self._written_unreached:
