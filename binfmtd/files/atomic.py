@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 
 from binfmtd.errors import FormatError
 
@@ -137,20 +138,43 @@ def read_regular(path: str, limit: int = MEBIBYTE, *, judged: os.stat_result | N
 
 def read_start(path: str, size: int, *, judged: os.stat_result | None = None) -> bytes:
     """Read the first ``size`` bytes of a file, or all of a shorter one.  Raises the errors of ``read_regular``."""
-    # Checked before the open, because opening some devices has an effect (a watchdog starts).
-    _refuse_special(path, os.stat(path).st_mode)
-    # Checked again after it: the file may have been replaced by a FIFO, which must not block us.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
-        opened = os.fstat(descriptor)
-        _refuse_special(path, opened.st_mode)
-        if judged is not None and not os.path.samestat(opened, judged):
+    with _open_regular(path) as file:
+        if judged is not None and not os.path.samestat(os.fstat(file.fileno()), judged):
             raise FormatError(f"{path!r} was replaced while it was read: load it again")
         parts: list[bytes] = []
         while size and (part := file.read(size)):
             parts.append(part)
             size -= len(part)
     return b"".join(parts)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[Callable[[int, int], bytes]]:
+    """Open a file, and yield a function that reads it by offset and size, a mebibyte at most.
+
+    The function returns no bytes where the file has none or cannot be read.  Raises OSError, and FormatError if it is
+    not a regular file.
+    """
+    with _open_regular(path) as file:
+
+        def read(offset: int, size: int) -> bytes:
+            try:
+                return os.pread(file.fileno(), min(size, MEBIBYTE), offset)
+            except (OSError, OverflowError):  # a damaged file may name an offset beyond all files
+                return b""
+
+        yield read
+
+
+@contextmanager
+def _open_regular(path: str) -> Iterator[FileIO]:
+    # Checked before the open, because opening some devices has an effect (a watchdog starts).
+    _refuse_special(path, os.stat(path).st_mode)
+    # Checked again after it: the file may have been replaced by a FIFO, which must not block us.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:
+        _refuse_special(path, os.fstat(descriptor).st_mode)
+        yield file
 
 
 def remove_unfinished(directory: str) -> None:

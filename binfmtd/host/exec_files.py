@@ -8,22 +8,21 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from errno import EACCES, EIO, ELIBBAD, ENOENT, ENOEXEC, ENOTDIR, EXDEV
 from shlex import quote
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
+from binfmtd.files.atomic import reading
 from binfmtd.files.paths import Chain, resolve
-from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, Read, parse_elf
+from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, parse_elf
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.host.facts import native_header
 from binfmtd.host.interpreters import HEAD_BYTES, read_head
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Opened, Refusal
 
-_MOST_BYTES = 1 << 20  # of one read
 UNSEEN = -1  # not an errno of the kernel: this process may not find out
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -161,28 +160,6 @@ _READ_AND_EXECUTE = (
     (stat.S_IRGRP, stat.S_IXGRP),
     (stat.S_IROTH, stat.S_IXOTH),
 )
-
-
-@contextmanager
-def reading(place: str) -> Iterator[Read]:
-    """Open a file, and yield a function that reads it by offset and size.
-
-    Raises OSError, and FormatError if it is not a regular file.
-    """
-    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-
-    def read(offset: int, size: int) -> bytes:
-        try:
-            return os.pread(descriptor, min(size, _MOST_BYTES), offset)
-        except (OSError, OverflowError):  # a damaged file may name an offset beyond all files
-            return b""
-
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FormatError(f"{place!r} is not a regular file")
-        yield read
-    finally:
-        os.close(descriptor)
 
 
 def _working_directory() -> str:

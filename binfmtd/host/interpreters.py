@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable, Iterable
 
 from binfmtd.errors import FormatError
-from binfmtd.files.atomic import read_regular, read_start
+from binfmtd.files.atomic import read_regular, read_start, reading
 from binfmtd.files.paths import Seen, resolve
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
@@ -18,7 +18,6 @@ from binfmtd.model.shebang import parse_shebang
 
 HEAD_BYTES = 256
 _ELF = b"\x7fELF"
-_HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text right behind the ELF header
 
 
 def file_identity(path: str) -> FileIdentity | None:
@@ -128,12 +127,12 @@ def required_loader(path: str) -> str | None:
     Returns None if there is no such file, or if the interpreter cannot be read.
     """
     try:
-        start = read_start(path, _HEADERS_BYTES)
+        with reading(path) as read:
+            if script := parse_shebang(read(0, HEAD_BYTES)):
+                return script.interpreter or None
+            elf = parse_elf(read)
     except (OSError, ValueError, FormatError):
         return None
-    if script := parse_shebang(start):
-        return script.interpreter or None
-    elf = parse_elf(lambda offset, size: start[offset : offset + size])
     return elf.linker if elf else None
 
 

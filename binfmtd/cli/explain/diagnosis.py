@@ -14,12 +14,13 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.declared import Declared
 from binfmtd.cli.explain.reach import Reach, reach
 from binfmtd.errors import FormatError
+from binfmtd.files.atomic import reading
 from binfmtd.files.distribution import this_system
 from binfmtd.formats.elf import ET_DYN, ElfFile
 from binfmtd.formats.elf_types import elf_kind, libc_of
 from binfmtd.formats.file_types import Kind, kind_of
 from binfmtd.host.emulator_settings import in_words, settings_in
-from binfmtd.host.exec_files import UNSEEN, Programs, reading
+from binfmtd.host.exec_files import UNSEEN, Programs
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.examine import P_BY_NAME
 from binfmtd.model.execution import REWRITES, Execution, Opened, Passed, Refusal, Step, execute

@@ -15,18 +15,18 @@ from binfmtd.host.interpreters import look_at, required_loader
 LINKER = b"/lib/ld.so.1\0"
 
 
-def with_interpreter(bits: int, order: str) -> bytes:
-    """Return the headers of a program whose second segment is PT_INTERP."""
+def with_interpreter(bits: int, order: str, gap: int = 0) -> bytes:
+    """Return the headers of a program whose second segment is PT_INTERP, and that segment ``gap`` bytes behind them."""
     ident = b"\x7fELF" + bytes((1 if bits == 32 else 2, 1 if order == "<" else 2, 1)) + bytes(9)
     if bits == 32:
         header = struct.pack(order + "16sHHIIIIIHHHHHH", ident, 2, 1, 1, 0, 52, 0, 0, 52, 32, 2, 0, 0, 0)
         load = struct.pack(order + "8I", 1, 0, 0, 0, 9, 9, 5, 4096)
-        interp = struct.pack(order + "8I", 3, 52 + 64, 0, 0, len(LINKER), 0, 4, 1)
+        interp = struct.pack(order + "8I", 3, 52 + 64 + gap, 0, 0, len(LINKER), 0, 4, 1)
     else:
         header = struct.pack(order + "16sHHIQQQIHHHHHH", ident, 2, 1, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
         load = struct.pack(order + "IIQQQQQQ", 1, 5, 0, 0, 0, 9, 9, 4096)
-        interp = struct.pack(order + "IIQQQQQQ", 3, 4, 64 + 112, 0, 0, len(LINKER), 0, 1)
-    return header + load + interp + LINKER
+        interp = struct.pack(order + "IIQQQQQQ", 3, 4, 64 + 112 + gap, 0, 0, len(LINKER), 0, 1)
+    return header + load + interp + bytes(gap) + LINKER
 
 
 @pytest.mark.parametrize("bits", [32, 64])
@@ -34,8 +34,9 @@ def with_interpreter(bits: int, order: str) -> bytes:
 def test_a_dynamic_linker(tmp_path: Path, bits: int, order: str) -> None:
     """A dynamic program needs the path of its PT_INTERP, in either class and byte order."""
     file = tmp_path / "program"
-    file.write_bytes(with_interpreter(bits, order))
-    assert required_loader(str(file)) == "/lib/ld.so.1"
+    for gap in (0, 1 << 20):  # patchelf moves it to the end of the file
+        file.write_bytes(with_interpreter(bits, order, gap))
+        assert required_loader(str(file)) == "/lib/ld.so.1"
 
 
 @pytest.mark.parametrize(
