@@ -131,7 +131,7 @@ def _parse(file: str, data: bytes) -> "ConfigFile":
     from binfmtd.config.parse import parse  # imports pydantic, which takes longer than all the rest
 
     try:
-        return parse(data.decode(), file)
+        return parse(data.decode("utf-8-sig"), file)  # editors on Windows begin a file with a BOM
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}: line {line} is not UTF-8 (byte {error.start}): save the file as UTF-8") from error

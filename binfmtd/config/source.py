@@ -99,7 +99,7 @@ def included(files: Iterable[str]) -> tuple[str, ...]:
     words: list[object] = []
     for file in files:
         try:
-            value = tables(read_regular(file).decode()).get("include")
+            value = tables(read_regular(file).decode("utf-8-sig")).get("include")
         except (OSError, FormatError, ValueError, RecursionError):
             continue
         words = value if isinstance(value, list) else words

@@ -109,6 +109,12 @@ def test_what_cannot_be_a_config_is_one_error(
     assert said in message
 
 
+def test_a_byte_order_mark(config: Path) -> None:
+    """A file that an editor on Windows began with a byte order mark is read like any other."""
+    config.write_text(ONE, "utf-8-sig")
+    assert architectures(load(str(config), trust=ME)) == ["aarch64"]
+
+
 def test_conf_d_must_be_a_directory(config: Path) -> None:
     """A file with the name conf.d is an error that names it."""
     config.write_text(ONE)
