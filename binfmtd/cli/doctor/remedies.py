@@ -151,15 +151,17 @@ class Remedies:
     def _in_config(self, entry: Entry, registration: Registration, setting: str) -> str | None:
         """Return ``setting`` with its place in the config, if the entry is as the config declares it.
 
-        If the entry differs from that, return the command that registers it as declared.  Return None if this host
-        has no declared handler of that name.
+        If the entry differs from that, return the command that registers it as declared: beside a daemon, which keeps
+        it from ``apply``, that is a reload.  Return None if this host has no declared handler of that name.
         """
         handler = self._snapshot.desired.by_name.get(entry.name)
         if handler is None:
             return None
         if not equal(registration, handler.registration):
+            if self._snapshot.pid is not None:
+                return self._snapshot.again("reload")
             # Without a config "all" is the default, not a request: apply only this architecture.
-            alone = f" --arch {handler.architecture}" if handler.yields and self._snapshot.pid is None else ""
+            alone = f" --arch {handler.architecture}" if handler.yields else ""
             return self._snapshot.again(f"apply{alone}")
         declared = self._snapshot.declared.get(entry.name)
         if declared is not None and declared.included:

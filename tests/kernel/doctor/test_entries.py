@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.cli import run
 from support.daemon import Daemon
-from support.doctor import EMULATOR, NEEDS_ROOT, ONE, Doctor, ends, match_of
+from support.doctor import EMULATOR, NEEDS_ROOT, ONE, Doctor, StartDaemon, ends, match_of
 from support.programs import FOREIGN, install
 from support.starts import with_settings
 
@@ -63,6 +63,14 @@ def test_no_f_beside_a_daemon(kept: tuple[Doctor, Daemon], emulator: Path) -> No
     doctor.type(doctor.found("entries", "no_f")["remedy"])
     assert doctor.find("entries", "no_f") is None
     assert f"interpreter {emulator}\nflags: PF\n" in doctor.instance.read("odd")
+
+
+def test_no_f_by_an_older_config(doctor: Doctor, start_daemon: StartDaemon, static: Path) -> None:
+    """If the daemon has not read the changed config yet, the remedy is a reload: beside it `apply` does nothing."""
+    config = ONE.format(static)
+    daemon = start_daemon(config.replace("flags = 'F'", "flags = ''"))
+    doctor.state_directory, doctor.config = daemon.state_directory, daemon.config
+    assert ends(doctor, "no_f", "warning", config)["remedy"].startswith("binfmtd reload ")
 
 
 def test_no_f_by_the_config(doctor: Doctor, static: Path, tmp_path: Path) -> None:
