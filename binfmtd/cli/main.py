@@ -81,8 +81,9 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
         import warnings
 
         warnings.simplefilter("ignore")
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # the kernel keeps it from process 1 of a container
-        signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the kernel keeps an unhandled one from process 1 of a container
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminated)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, the kernel discards our children's exit status
     if sys.stderr is not None:
         # Without a buffer: a message that cannot be written is lost at once.  In a buffer it would wait for the
