@@ -107,6 +107,15 @@ def test_repairs_go_on_while_dpkg_runs(sealed: Booted) -> None:
     assert refused(sealed)
 
 
+def test_without_the_command(sealed: Booted) -> None:
+    """If apt's PATH does not name binfmtd, the hook says so before dpkg runs; apt goes on."""
+    for argument, messages in (("pause", 1), ("resume", 0)):
+        done = sealed.run("env", "PATH=/nowhere", "/bin/sh", HOOK, argument)
+        assert (done.status, len(done.stderr.splitlines())) == (0, messages)
+    sealed.systemctl("stop", UNIT)
+    assert sealed.run("env", "PATH=/nowhere", "/bin/sh", HOOK, "pause").stderr == ""
+
+
 def test_with_the_hook(sealed: Booted) -> None:
     """With the hook the package registers its format; then the instance is sealed again, and nothing is paused."""
     done = install(sealed, REGISTERS)
