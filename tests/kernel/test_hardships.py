@@ -81,7 +81,7 @@ def test_a_log_whose_reader_has_exited(instance: Instance, tmp_path: Path) -> No
     assert daemon.wait(10 * SLOWNESS) == 0
 
 
-def test_two_that_agree_live_in_peace(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_two_that_agree(instance: Instance, start_daemon: StartDaemon) -> None:
     """With two daemons of equal config all proper entries stand after each drift, and both converge."""
     more = "".join(f'[handlers.h{n}]\nmagic = \'h{n}\'\ninterpreter = "/usr/bin/true"\nflags = "F"\n' for n in range(5))
     daemons = [start_daemon(CONFIG + more, directory=name) for name in ("host", "pod")]

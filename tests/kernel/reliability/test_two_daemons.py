@@ -44,7 +44,7 @@ def test_they_agree(
     program = foreign_program(tmp_path / "program", CATALOG[EXECUTED])
     with DirectoryWatch(instance.directory) as watch, ExecLoop(instance, program) as loop:
 
-        def in_peace(after: str, gone: Iterable[int] = ()) -> None:
+        def at_rest(after: str, gone: Iterable[int] = ()) -> None:
             """Wait until these inode numbers are gone, and then until no process has written for a while."""
 
             def all_there() -> bool:
@@ -57,18 +57,18 @@ def test_they_agree(
                 watch.pending()
 
         daemons = [first, start_daemon(config, directory="second")]
-        in_peace("the start of the second")
+        at_rest("the start of the second")
         number = instance.inode(f"qemu-{names[0]}")
         instance.remove(f"qemu-{names[0]}")
-        in_peace("a removal", [number])
+        at_rest("a removal", [number])
         old = instance.inodes().values()
         install(interpreter, exits_with(2))
-        in_peace("an upgrade", old if flags else ())
+        at_rest("an upgrade", old if flags else ())
         wait_until(lambda: instance.run([str(program)]).returncode == 2, what="the new interpreter")
         outcomes = [status for status, _ in loop.stop()]
         old = instance.inodes().values()
         instance.remove("status")
-        in_peace("a flush", old)
+        at_rest("a flush", old)
     assert outcomes == [1, 2]
     for daemon in daemons:
         assert not daemon.logs("contention_started")
