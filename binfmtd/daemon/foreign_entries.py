@@ -3,7 +3,7 @@
 model/restore.py decides which entries these are, and when they count as lost.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from binfmtd.daemon.boot_file import BootFile
@@ -16,14 +16,17 @@ SCHEMA = 1
 
 
 class ForeignEntryStore:
-    """The foreign entries of this boot that may have to be restored, oldest first."""
+    """The foreign entries of this boot that may have to be restored, oldest first.
+
+    The file also has the inode numbers of our own entries at that moment, so that the next daemon can tell a flush from
+    the removal of a foreign entry alone.  The ledger, another file, may be newer than this one after a kill.
+    """
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
-        self.entries: dict[str, Remembered] = (
-            self.file.read(_parse, "foreign entries may not be restored after a flush") or {}
-        )
-        self._saved: list[tuple[str, Remembered]] | None = None if self.entries else []
+        content = self.file.read(_parse, "foreign entries may not be restored after a flush")
+        self.entries, self._ours = content or ({}, frozenset())
+        self._saved: _Content | None = None if self.entries else ([], frozenset())
 
     @property
     def problem(self) -> str | None:
@@ -35,15 +38,23 @@ class ForeignEntryStore:
         for name in names:
             self.entries.pop(name, None)
 
-    def save(self) -> None:
-        """Bring the file up to date; unchanged content is written again only if the file lacks it."""
+    def inodes(self) -> frozenset[int]:
+        """Return the inode numbers of the entries that existed when an earlier daemon wrote the file."""
+        return self._ours.union(remembered.inode for remembered in self.entries.values())
+
+    def save(self, ours: Iterable[int | None]) -> None:
+        """Bring the file up to date; unchanged content is written again only if the file lacks it.
+
+        ``ours``: the inode numbers of our own entries, None for one without.
+        """
         known = list(self.entries.items())
-        if known == self._saved:
+        numbers = frozenset(number for number in ours if number is not None) if known else frozenset()
+        if (known, numbers) == self._saved:
             self.file.put_again()
             return
-        self._saved = known
+        self._saved = known, numbers
         self.file.put(
-            lambda: {"entries": [_to_json(name, remembered) for name, remembered in known]},
+            lambda: {"entries": [_to_json(name, remembered) for name, remembered in known], "ours": sorted(numbers)},
             "after a restart of the daemon, foreign entries may not be restored",
         )
 
@@ -61,8 +72,14 @@ def can_be_written(name: str, remembered: Remembered) -> bool:
     return True
 
 
-def _parse(content: Any) -> dict[str, Remembered]:
-    return dict(_from_json(entry) for entry in content["entries"])
+_Content = tuple[list[tuple[str, Remembered]], frozenset[int]]
+
+
+def _parse(content: Any) -> tuple[dict[str, Remembered], frozenset[int]]:
+    ours = frozenset(content["ours"])
+    if not all(type(number) is int for number in ours):
+        raise FormatError('a number in "ours" is invalid')
+    return dict(_from_json(entry) for entry in content["entries"]), ours
 
 
 def _to_json(name: str, remembered: Remembered) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Reconciler:
 
         What other programs change between two slices calls for another scan (``rescan``).
         """
-        before = (self._observer.inodes() or self._known_inodes()) if self.foreign_entries.entries else ()
+        before = (self._observer.inodes() or self.foreign_entries.inodes()) if self.foreign_entries.entries else ()
         at = time.monotonic()
         observed = yield from self._observer.scan(instance, touched)
         self.ledger.claim(observed, instance.created())
@@ -201,7 +201,7 @@ class Reconciler:
             )
             if not actions and not stand_ins:
                 break
-            self.foreign_entries.save()
+            self._save_foreign()
             self.ledger.intend(assessment.desired.handlers)
             result.replaced |= {a.entry: assessment.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
             result.others_stand_ins |= self._others_stand_ins(actions, assessment.observed)
@@ -222,7 +222,7 @@ class Reconciler:
         # A daemon may register them again at any moment, and its ledger is written later than that.
         intended = _to_be_registered(assessment.plan.actions) if last else assessment.desired.handlers
         self.ledger.save(intended, assessment.observed)
-        self.foreign_entries.save()
+        self._save_foreign()
         return result
 
     def _others_stand_ins(self, actions: Iterable[Action], observed: ObservedState) -> set[str]:
@@ -295,10 +295,8 @@ class Reconciler:
         self.ledger.save()
         return removed
 
-    def _known_inodes(self) -> set[int]:
-        """Return the inode numbers of the entries that an earlier daemon recorded."""
-        ours = {record.inode for record in self.ledger.records.values() if record.inode is not None}
-        return ours | {remembered.inode for remembered in self.foreign_entries.entries.values()}
+    def _save_foreign(self) -> None:
+        self.foreign_entries.save(record.inode for record in self.ledger.records.values())
 
     def stood_in(self, names: Iterable[str], instance: Instance, unchanged: Callable[[str], bool]) -> None:
         """Record in the ledger the stand-ins that were registered for these handlers just now."""

@@ -121,6 +121,23 @@ def test_across_a_restart(instance: Instance, start_daemon: StartDaemon) -> None
 
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
+def test_killed_between_two_files(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A daemon that is killed after a flush, with its new entries in the ledger only: the next one restores."""
+    instance.register(WSL)
+    daemon = start_daemon(CONFIG)
+    wait_seen(daemon, "WSLInterop")
+    file = daemon.state_directory / "foreign.json"
+    before_the_flush = file.read_bytes()
+    instance.remove(FLUSH)
+    wait_for(instance, "ours", "WSLInterop")
+    daemon.wait_converged()
+    daemon.kill()
+    instance.remove("WSLInterop")
+    file.write_bytes(before_the_flush)
+    start_daemon(CONFIG)
+    assert sorted(instance.names()) == ["WSLInterop", "ours"]
+
+
 def test_with_a_fresh_instance(instance: Instance, start_daemon: StartDaemon) -> None:
     """The last unmount removes all entries: those to restore come back in the new instance."""
     instance.register(WSL)

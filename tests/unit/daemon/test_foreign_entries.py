@@ -17,6 +17,7 @@ from binfmtd.model.match import Magic
 BOOT = "a-boot"
 SAYS = Registration(Magic(b"MZ"), "/i", Flags.NONE)
 WAS = Remembered(SAYS, enabled=True, inode=7)
+OURS = [8, None]  # an entry, and one that is intended
 REMEMBERED = st.builds(
     Remembered, REGISTRATIONS, st.booleans(), st.integers(1, 2**63), above=st.booleans(), lost=st.booleans()
 )
@@ -25,7 +26,7 @@ REMEMBERED = st.builds(
 def saved(directory: Path, entries: dict[str, Remembered], boot: str = BOOT) -> ForeignEntryStore:
     foreign_entries = ForeignEntryStore(str(directory), boot)
     foreign_entries.entries = entries
-    foreign_entries.save()
+    foreign_entries.save(OURS)
     return foreign_entries
 
 
@@ -56,30 +57,35 @@ def test_entries_of_another_boot_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
-    """Without a change the file is not written."""
+    """The file is written only if the entries, or our own, have changed."""
     foreign_entries = saved(tmp_path, {"W": WAS})
     before = (tmp_path / FILE_NAME).stat().st_ino
     foreign_entries.entries = dict(foreign_entries.entries)
-    foreign_entries.save()
+    foreign_entries.save(OURS)
     assert (tmp_path / FILE_NAME).stat().st_ino == before
+    foreign_entries.save([*OURS, 9])
+    assert (tmp_path / FILE_NAME).stat().st_ino != before
+    assert ForeignEntryStore(str(tmp_path), BOOT).inodes() == {7, 8, 9}
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda entry: entry.update(line="nonsense"),
-        lambda entry: entry.update(inode="7"),
-        lambda entry: entry.update(enabled=1),
-        lambda entry: entry.pop("lost"),
+        lambda content: content["entries"][0].update(line="nonsense"),
+        lambda content: content["entries"][0].update(inode="7"),
+        lambda content: content["entries"][0].update(enabled=1),
+        lambda content: content["entries"][0].pop("lost"),
+        lambda content: content.update(ours=["8"]),
+        lambda content: content.pop("ours"),
     ],
-    ids=["line", "inode", "enabled", "lost"],
+    ids=["line", "inode", "enabled", "lost", "ours", "no ours"],
 )
 def test_a_damaged_file_is_a_problem(tmp_path: Path, damage: Any) -> None:
     """A damaged file is a problem, which names the file and the effect."""
     saved(tmp_path, {"W": WAS})
     path = tmp_path / FILE_NAME
     content = json.loads(path.read_text())
-    damage(content["entries"][0])
+    damage(content)
     path.write_text(json.dumps(content))
     foreign_entries = ForeignEntryStore(str(tmp_path), BOOT)
     assert foreign_entries.entries == {}
