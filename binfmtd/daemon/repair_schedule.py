@@ -27,9 +27,9 @@ from binfmtd.model.stand_in import PREFIX, is_stand_in
 STAND_IN_SECONDS = 0.2  # of CPU time at once
 STAND_IN_SHARE = 0.02  # of a core, in the long run: 100 removals or 20 flushes a second
 # While another program keeps undoing a repair, it pays for the whole of each urgent repair.
-CONTENDED_SECONDS = 0.05  # of CPU time at once
-CONTENDED_SHARE = 0.003  # of a core, in the long run
-PASS_SECONDS = 0.05  # of CPU time of passes at once, while another program keeps undoing a repair
+CONTENDED_SECONDS = 0.03  # of CPU time at once
+CONTENDED_SHARE = 0.0025  # of a core, in the long run
+PASS_SECONDS = 0.03  # of CPU time of passes at once, while another program keeps undoing a repair
 PASS_SHARE = 0.003  # of a core, in the long run: the passes then come later, and the stand-ins serve meanwhile
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _IN_PLACE = frozenset({Drift.DISABLED, Drift.SWITCHED_OFF})  # drifts without the removal of an entry

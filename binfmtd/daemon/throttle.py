@@ -3,7 +3,7 @@
 Another program may write without pause to the instance, or to something else that is watched.
 
 * Each look that finds nothing to repair is paid from the bucket, and so is each pass that follows and finds nothing to
-  do.  The bucket holds 300 ms and is refilled by 3 ms a second: no ordinary use empties it.  It holds 50 ms while the
+  do.  The bucket holds 300 ms and is refilled by 3 ms a second: no ordinary use empties it.  It holds 30 ms while the
   daemon backs off from a name: most events are then of the program that keeps undoing a repair.
 * While it is overdrawn, inotify is not read, for three seconds at most.  Where one look takes long, on a slow or busy
   machine, this limit is higher: so long that one look takes 0.4 % of a core in that time.
@@ -21,14 +21,14 @@ Pure: times (monotonic) and costs are arguments, in seconds.
 from collections.abc import Callable, Collection
 
 BUDGET = 0.3  # seconds of CPU time
-CONTENDED_BUDGET = 0.05  # seconds of CPU time, while the daemon backs off from a name
+CONTENDED_BUDGET = 0.03  # seconds of CPU time, while the daemon backs off from a name
 REFILL = 0.003  # seconds of CPU time a second
 PASSES = 20  # that a full bucket pays for at least
 LONGEST_PAUSE = 3.0  # seconds
 CHECK_SECONDS = 0.1  # seconds from one comparison of inode numbers to the next, unless they cost too much
 SHARE = 0.004  # of a core, for the looks that are made although the bucket is overdrawn
 CHECKS_SHARE = 0.004  # of a core, for the comparisons of inode numbers
-CONTENDED_CHECKS_SHARE = 0.002  # of a core, for these while the daemon backs off from a name
+CONTENDED_CHECKS_SHARE = 0.0015  # of a core, for these while the daemon backs off from a name
 _MANY = 10  # comparisons, over which their cost is averaged: now and then one takes ten times as long
 
 
