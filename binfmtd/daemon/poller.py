@@ -5,6 +5,7 @@ import select
 import time
 
 LONGEST_WORK = 60.0  # seconds from one wait to the next, at most; after more the loop counts as stuck
+_LONGEST_WAIT = 86400.0  # seconds: epoll takes milliseconds in a C int, 24 days at most, and a pause may be longer
 
 
 class Poller:
@@ -33,6 +34,7 @@ class Poller:
     def until(self, deadline: float, read_at: float = -math.inf) -> dict[int, int]:
         """Return the readable descriptors, with their events; none if ``deadline`` (monotonic, or infinity) has come.
 
+        Also returns none after a day.
         Before ``read_at`` only the descriptors that the constructor was given count, and ``read_at`` itself is a
         deadline.
         """
@@ -40,7 +42,7 @@ class Poller:
         throttled = now < read_at
         epoll, deadline = (self._always, min(deadline, read_at)) if throttled else (self._all, deadline)
         # epoll counts in milliseconds, and Python rounds up: it never returns early, so the loop does not spin.
-        timeout = None if deadline == math.inf else max(0.0, deadline - now)
+        timeout = None if deadline == math.inf else max(0.0, min(deadline - now, _LONGEST_WAIT))
         ready, self._ready = self._ready, {}
         self.back_at = max(now, deadline) + LONGEST_WORK
         woken = epoll.poll(0.0 if ready else timeout)

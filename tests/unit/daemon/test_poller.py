@@ -36,6 +36,12 @@ def test_a_wait_that_does_not_wait(descriptor: int, deadline: float) -> None:
     assert min(poller.__dict__["set"]) >= before + LONGEST_WORK - 1.0
 
 
+def test_a_deadline_in_ten_years(descriptor: int) -> None:
+    """A deadline beyond what epoll can express, as the end of a long pause, is no error."""
+    os.eventfd_write(descriptor, 1)
+    assert descriptor in Poller(descriptor).until(time.monotonic() + 10 * 365 * 86400)
+
+
 def test_readable(descriptor: int) -> None:
     """A descriptor counts unless it is excepted, and one that was added does not count while events are put off."""
     added = os.eventfd(1, os.EFD_CLOEXEC)
