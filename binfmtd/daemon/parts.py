@@ -182,3 +182,5 @@ class Parts:
 
     def _state_written(self, written: Written) -> None:
         self.state_watch.written(written)
+        if self.report.status.is_behind(self.reconciler):  # the document was made before the files were written
+            self.readiness.changed()

@@ -35,6 +35,7 @@ class StatusFile:
         self.assessment: Assessment | None = None
         self.last_pass: dict[str, Any] | None = None
         self.error: OSError | None = None  # why the file could not be written
+        self._file_problems: tuple[str | None, ...] = (None, None)  # that the document was made with
         self._wanted: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None  # the content of the file, without ``passes`` and ``last_pass``
 
@@ -70,6 +71,10 @@ class StatusFile:
         self._written, self.error = lasting, None
         return True
 
+    def is_behind(self, reconciler: Reconciler) -> bool:
+        """Return True if a problem of ledger.json or foreign.json has begun or ended since the document was made."""
+        return _file_problems(reconciler) != self._file_problems
+
     def document(
         self,
         reconciler: Reconciler,
@@ -91,7 +96,8 @@ class StatusFile:
             for name in reconciler.foreign_entries.entries
             if name in failed
         ]
-        problems = (*troubles, reconciler.ledger.problem, reconciler.foreign_entries.problem, *unrestored)
+        self._file_problems = _file_problems(reconciler)
+        problems = (*troubles, *self._file_problems, *unrestored)
         problem = next(filter(None, problems), None)
         what = Troubles(failed, contended, self._counts.repairs_by_entry(), problem, reconciler.pauses)
         assessment = (
@@ -146,6 +152,10 @@ class StatusFile:
             "last_pass": self.last_pass,
             "history": history,
         }
+
+
+def _file_problems(reconciler: Reconciler) -> tuple[str | None, ...]:
+    return reconciler.ledger.problem, reconciler.foreign_entries.problem
 
 
 def when(end: float) -> str | None:

@@ -14,6 +14,7 @@ from support.simulated_wait import INOTIFY, WAKING
 
 from binfmtd.daemon import sealing
 from binfmtd.daemon.backoff import REPAIRS
+from binfmtd.daemon.boot_file import BootFile
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.throttle import LONGEST_PAUSE
@@ -241,6 +242,24 @@ def test_a_state_directory_that_is_removed(loop: SimulatedLoop) -> None:
     loop.run(5.0)
     assert len(loop.when("log", "warning state_dir_made_again")) == 1
     assert loop.when("log", "warning pause_started", "b")
+
+
+def test_a_ledger_that_can_be_written_again(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status has a problem of the ledger from the write that fails to the one that succeeds, and no longer."""
+
+    def sync(file: BootFile) -> bool:
+        file.problem = "no room" if loop.clock.now < START + 2.0 else None
+        return file.problem is None
+
+    monkeypatch.setattr(BootFile, "sync", sync)
+    for method in ("put", "put_again"):  # only a thread writes, as in the real daemon
+        monkeypatch.setattr(BootFile, method, lambda *_: None)
+    problems: list[str | None] = []
+    loop.at(1.0, lambda: problems.append(loop.document["problem"]))
+    loop.at(3.0, loop.touches, "b")
+    loop.at(4.0, lambda: problems.append(loop.document["problem"]))
+    loop.run(5.0)
+    assert problems == ["no room", None]
 
 
 def test_a_module_that_is_gone(loop: SimulatedLoop) -> None:
