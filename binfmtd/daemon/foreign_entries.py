@@ -26,7 +26,7 @@ class ForeignEntryStore:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
         content = self.file.read(_parse, "foreign entries may not be restored after a flush")
         self.entries, self._ours = content or ({}, frozenset())
-        self._saved: _Content | None = None if self.entries else ([], frozenset())
+        self._saved: _Content | None = None if self.entries or self.problem else ([], frozenset())
 
     @property
     def problem(self) -> str | None:

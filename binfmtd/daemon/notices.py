@@ -36,7 +36,7 @@ class Notices:
             self._event_log.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
 
     def ledger_lost(self, problem: str) -> None:
-        """Log why the ledger of an earlier daemon cannot be used."""
+        """Log why ledger.json or foreign.json of an earlier daemon cannot be used."""
         self._event_log.log.warning("ledger_lost", reason=problem)
 
     def real_time(self) -> None:

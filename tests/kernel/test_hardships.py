@@ -325,12 +325,15 @@ def test_an_interpreter_that_comes_with_a_mount(instance: Instance, start_daemon
     repaired(instance)
 
 
-def test_a_damaged_ledger_is_logged(start_daemon: StartDaemon) -> None:
-    """A damaged ledger is logged."""
+@pytest.mark.parametrize("name", ["ledger.json", "foreign.json"])
+def test_a_damaged_file_of_an_earlier_daemon(start_daemon: StartDaemon, name: str) -> None:
+    """A damaged ledger, or list of foreign entries, is logged, and written anew: the status has no problem then."""
     daemon = start_daemon(CONFIG)
     assert daemon.terminate() == 0
-    (daemon.state_directory / "ledger.json").write_text("{broken")
-    start_daemon(CONFIG).wait_for_log("ledger_lost")
+    (daemon.state_directory / name).write_text("{broken")
+    daemon = start_daemon(CONFIG)
+    assert name in daemon.wait_for_log("ledger_lost")["reason"]
+    daemon.wait_converged()
 
 
 @pytest.mark.parametrize(("offset", "magic"), [(20, r"\x01\x00\x00\x00"), (2, "/bin/sh")])

@@ -174,8 +174,8 @@ def main(arguments: Sequence[str]) -> int:
         watched=lambda: watched(given.config),
         began=files.began,
     )
-    if kept.ledger.problem:
-        reporter.notices.ledger_lost(kept.ledger.problem)
+    for problem in filter(None, (kept.ledger.problem, kept.foreign_entries.problem)):
+        reporter.notices.ledger_lost(problem)
     boot = boot_id()
     pauses = PauseFile(directory, boot)
     background = Background()

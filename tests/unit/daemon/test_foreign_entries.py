@@ -81,7 +81,7 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     ids=["line", "inode", "enabled", "lost", "ours", "no ours"],
 )
 def test_a_damaged_file_is_a_problem(tmp_path: Path, damage: Any) -> None:
-    """A damaged file is a problem, which names the file and the effect."""
+    """A damaged file is a problem, which names the file and the effect, until the next pass has written it anew."""
     saved(tmp_path, {"W": WAS})
     path = tmp_path / FILE_NAME
     content = json.loads(path.read_text())
@@ -92,3 +92,6 @@ def test_a_damaged_file_is_a_problem(tmp_path: Path, damage: Any) -> None:
     assert foreign_entries.problem is not None
     assert foreign_entries.problem.startswith(f"{path}: ")
     assert foreign_entries.problem.endswith("foreign entries may not be restored after a flush")
+    foreign_entries.save(())
+    assert foreign_entries.problem is None
+    assert ForeignEntryStore(str(tmp_path), BOOT).problem is None
