@@ -69,6 +69,7 @@ class Seal:
         """Make the mount itself writable, since ``mount -o remount,ro`` changes both.  Raises SealError."""
         from binfmtd.host.syscalls import make_mount_writable
 
+        self.directory = mounted.directory  # after an unmount another mount of the instance is used
         if mounted.mount_read_only:
             try:
                 make_mount_writable(self.directory)

@@ -372,6 +372,20 @@ def test_remounted_read_only_by_an_administrator(instance: Instance, start_daemo
     instance.remove("two")
 
 
+def test_remounted_read_only_at_another_mount(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A mount of the instance that the daemon uses since an unmount is made writable again, too."""
+    assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
+    daemon = start_daemon(SEALED)
+    wait_until(lambda: instance.shell(f"umount {MOUNT_POINT}").returncode == 0, what="the unmount")
+    instance.directory = Path(f"/proc/{instance.pid}/root/mnt/b")
+    daemon.wait_status(lambda s: s["mount"] and s["mount"]["directory"] == "/mnt/b", "the other mount")
+    assert instance.shell("mount -o remount,ro /mnt/b").returncode == 0
+    daemon.config.write_text(SEALED + HANDLER.replace("one", "two"))
+    daemon.reload()
+    wait_until(lambda: "two" in instance.names(), what="the new handler")
+    assert seal_is(daemon, "sealed")["reason"] == ""
+
+
 def mount_read_only(instance: Instance) -> bool:
     table = Path(f"/proc/{instance.pid}/mountinfo").read_text()
     lines = [line.split() for line in table.splitlines() if f" {MOUNT_POINT} " in line]
