@@ -323,7 +323,8 @@ class Reconciler:
                 self.adoption.replaced(action.handler, record.opened_file if record else None)
         for action, error in outcome.failed:
             self.refused(action.entry, error)
-            if error.errno == ETIMEDOUT and action.handler is not None:
+            # A REPLACE may have left the entry that it was to replace: that one is no late registration of ours.
+            if error.errno == ETIMEDOUT and action.act is Act.REGISTER and action.handler is not None:
                 path = action.handler.registration.interpreter
                 self.adoption.given_up(action.handler, result.assessment.desired.file_identities.get(path))
         result.done += outcome.done

@@ -1,5 +1,6 @@
 """Other programs undo repairs: the daemon comes to rest, in order, and writes no more than it must."""
 
+import errno
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.simulated import Through
 from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.backoff import REPAIRS
@@ -71,6 +73,26 @@ def test_what_is_above_one_that_is_backed_off_from(start: Start) -> None:
     daemon.wait(20.0)  # of the 30 seconds
     assert (daemon.written("high") - before, len(daemon.passes) - passes <= 3) == (0, True)
     assert daemon.reporter.contentions == ["low"]
+
+
+def test_a_replacement_that_was_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of another program, which may have an old emulator open, is not adopted while ours does not answer."""
+
+    def late(_: Through, lines: Iterable[bytes], *__: object) -> list[OSError | None]:
+        return [OSError(errno.ETIMEDOUT, "it does not answer") for _ in lines]
+
+    one = handler("one", Magic(b"1"), flags=Flags.F)
+    daemon = start([one])
+    daemon.removes("one")
+    daemon.registers("one", one.registration)
+    theirs = daemon.kernel.entries[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Through, "register", late)
+        daemon.wait(4 * SETTLE)
+    assert daemon.kernel.entries == [theirs]
+    daemon.wait(1.0)
+    (ours,) = daemon.kernel.entries
+    assert ours.inode != theirs.inode
 
 
 def test_the_stand_in_of_one_that_is_backed_off_from(start: Start) -> None:
