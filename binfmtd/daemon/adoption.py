@@ -77,9 +77,16 @@ class Adoption:
     def given_up(self, handler: Handler, judged_file: FileIdentity | None) -> None:
         """Expect that the kernel completes a registration that we have given up.
 
-        It is adopted if ``judged_file``, which the guard saw before, is still at the interpreter's path then.
+        It is adopted if ``judged_file``, which the guard saw before, is still at the interpreter's path then.  It is
+        ours even if the config no longer declares it then.
         """
         self._states[handler.name].expected = Expected(handler.registration, inf, judged_file)
+        self._ledger.records[handler.name] = Record(handler.registration, None, judged_file)
+
+    def awaits(self, name: str) -> bool:
+        """Return True if the kernel may complete a registration of this name that we have given up."""
+        expected = self._states[name].expected
+        return expected is not None and expected.until == inf
 
     def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:
         """Adopt the expected entries that the config still wants as they are."""

@@ -336,7 +336,8 @@ class Reconciler:
         """Drop the records of entries that do not exist, or that another program has registered again."""
         for name, record in list(self.ledger.records.items()):
             entry = observed.by_name.get(name)
-            if entry is None or record.inode not in (None, entry.inode):
+            void = not self.adoption.awaits(name) if entry is None else record.inode not in (None, entry.inode)
+            if void:
                 del self.ledger.records[name]
 
     def _context(self, observed: ObservedState, desired: DesiredState) -> PlanContext:

@@ -74,8 +74,9 @@ def additive(action: Action) -> bool:
 class Record(NamedTuple):
     """The ledger's record of one entry that binfmtd registered.
 
-    ``inode`` is None from the recorded intent until the registration is recorded.  ``opened_file`` is the file that F
-    opened.  It is None if that file is not certain, and the entry then counts as stale.
+    ``inode`` is None while the registration may still come, as after a write that the daemon has given up.
+    ``opened_file`` is the file that F opened.  It is None if that file is not certain, and the entry then counts as
+    stale.
     """
 
     registration: Registration

@@ -17,6 +17,8 @@ from support.programs import exits_with, install
 from support.slices import SLICE, kernel_has_slices, slice_of
 from support.waiting import SLOWNESS, wait_until
 
+from binfmtd.model.stand_in import stand_in_name
+
 StartDaemon = Callable[..., Daemon]
 
 ONE = """
@@ -232,6 +234,22 @@ def test_an_entry_whose_interpreter_does_not_answer_stays(
     far.answer()
     daemon.wait_converged()
     assert instance.inode("far") == number
+
+
+def test_a_handler_that_is_removed_while_its_interpreter_does_not_answer(
+    instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
+) -> None:
+    """An entry is removed if the kernel registers it so late that the config no longer declares it."""
+    daemon = start_daemon(CONFIG + FAR.format(far.directory, "F"))
+    far.hang()
+    instance.remove("far")
+    daemon.wait_for_log("registration_failed", entry="far")
+    daemon.config.write_text(CONFIG)
+    daemon.reload()
+    daemon.wait_for_log("config_reloaded")
+    far.answer()
+    daemon.wait_for_log("entry_removed", entry="far")
+    wait_until(lambda: set(instance.all_names()) == {"one", stand_in_name("one")}, what="the other handler alone")
 
 
 def test_an_upgrade_beside_an_interpreter_that_does_not_answer(
