@@ -81,11 +81,11 @@ class Sealing:
             return False
 
     def seen(self, mounted: Mounted) -> Mounted:
-        """Return the instance as the daemon has to see it: its own seal does not prevent its writes."""
-        opened = self._wanted is False and self._status == OFF
-        if not mounted.sealed or not (self.seal or opened):
+        """Return the instance as the daemon sees it: it can write in spite of its seal, and through a freed mount."""
+        opened = mounted.sealed and self._wanted is False and self._status == OFF
+        if not (self.seal or opened):
             return mounted
-        return mounted._replace(read_only=mounted.mount_read_only, sealed=False)
+        return mounted._replace(read_only=False, mount_read_only=False, sealed=False)
 
     def open_for_good(self) -> None:
         """Open the instance if we have sealed it, and release it: the daemon ends, and has removed its entries."""

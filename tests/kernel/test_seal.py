@@ -357,7 +357,10 @@ def registered_anew(instance: Instance, before: int) -> bool:
 
 
 def test_remounted_read_only_by_an_administrator(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """After `mount -o remount,ro`, which changes the mount as well, the daemon makes the mount writable again."""
+    """After `mount -o remount,ro`, which changes the mount as well, the daemon makes the mount writable again.
+
+    It reports no trouble, since there is nothing that the administrator should do.
+    """
     daemon = start_daemon(SEALED)
     cli.state_directory = daemon.state_directory
     remount(instance, "ro")
@@ -370,6 +373,7 @@ def test_remounted_read_only_by_an_administrator(instance: Instance, start_daemo
     wait_until(lambda: not mount_read_only(instance), what="a writable mount")
     assert cli("pause").status == 0
     instance.remove("two")
+    assert not daemon.logs("trouble")
 
 
 def test_remounted_read_only_at_another_mount(instance: Instance, start_daemon: StartDaemon) -> None:
