@@ -59,7 +59,6 @@ class ReconcileResult:
         self.done: list[Action] = []
         self.began = time.monotonic()
         self.failed: list[tuple[Action, WriteRefusedError]] = []
-        self.bridged: list[str] = []  # names that got a stand-in
         self.kept: set[str] = set()  # permanent stand-ins that were written
         self.replaced: dict[str, Entry] = {}  # entries that the pass replaced
         self.others_stand_ins: set[str] = set()  # names of stand-ins to remove that this daemon had not registered

@@ -329,7 +329,6 @@ class Reconciler:
                 self.adoption.given_up(action.handler, result.assessment.desired.file_identities.get(path))
         result.done += outcome.done
         result.failed += outcome.failed
-        result.bridged += outcome.bridged
         result.kept |= set(outcome.kept)
 
     def _forget_void(self, observed: ObservedState) -> None:
