@@ -299,7 +299,10 @@ class Reconciler:
         self.foreign_entries.save(record.inode for record in self.ledger.records.values())
 
     def stood_in(self, names: Iterable[str], instance: Instance, unchanged: Callable[[str], bool]) -> None:
-        """Record in the ledger the stand-ins that were registered for these handlers just now."""
+        """Record in the ledger the stand-ins that were registered for these handlers just now.
+
+        One that was only enabled has its record, perhaps of an emulator that was upgraded since.
+        """
         if self._desired is None:
             return
         for name in names:
@@ -308,8 +311,8 @@ class Reconciler:
                 continue
             path = stand_in.registration.interpreter
             opened_file = self._desired.file_identities.get(path) if unchanged(path) else None
-            inode = instance.inode(stand_in.name)
-            if inode is not None:
+            inode, record = instance.inode(stand_in.name), self.ledger.records.get(stand_in.name)
+            if inode is not None and (record is None or record.inode != inode):
                 self.ledger.records[stand_in.name] = Record(stand_in.registration, inode, opened_file)
 
     def _take_in(self, outcome: Outcome, result: ReconcileResult) -> None:

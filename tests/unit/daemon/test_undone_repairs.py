@@ -14,6 +14,8 @@ from support.simulated_daemon import SimulatedDaemon
 from binfmtd.daemon.backoff import REPAIRS
 from binfmtd.daemon.debounce import LONGEST
 from binfmtd.daemon.trigger import Trigger
+from binfmtd.model.config import StandInPolicy
+from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.pause import Pauses
@@ -93,6 +95,22 @@ def test_a_replacement_that_was_given_up(start: Start, monkeypatch: pytest.Monke
     daemon.wait(1.0)
     (ours,) = daemon.kernel.entries
     assert ours.inode != theirs.inode
+
+
+def test_a_stand_in_that_is_enabled_again(tmp_path: Path) -> None:
+    """A stand-in with an old emulator open is still known as such when another program has disabled it."""
+    one = handler("one", Magic(b"1"), flags=Flags.F)
+    daemon = SimulatedDaemon([one], tmp_path, SETTLE, stand_ins=StandInPolicy.PERMANENT)
+    name, records = stand_in_name("one"), daemon.reconciler.ledger.records
+    records[name] = records[name]._replace(opened_file=FileIdentity(1, 1, 1, 1, 1))
+    before = records[name]
+    daemon.kernel.switch(name, enabled=False)
+    daemon.touches(name)
+    daemon.react()
+    stand_in = daemon.kernel.entry(name)
+    assert stand_in is not None
+    assert stand_in.enabled
+    assert records[name] == before
 
 
 def test_the_stand_in_of_one_that_is_backed_off_from(start: Start) -> None:
