@@ -75,7 +75,8 @@ class Writer:
                     outcome += _write_all(descriptor, list(made))
         finally:
             self._close(descriptor)
-            self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
+            here = (error for place, error in enumerate(outcome) if place not in opening)
+            self._wrote.append(Wrote("register", sum(error is None for error in here)))
         return outcome
 
     def control(self, name: str, command: bytes) -> bool:
@@ -105,9 +106,7 @@ class Writer:
         if self._seal is not None:
             self._seal.begin_write()
         try:
-            if self._directory is not None:
-                return os.open(name, _OPEN, dir_fd=self._directory)
-            return self._open_by_path(name)
+            return self._open_file(name)
         except OSError as error:
             if self._seal is not None:
                 self._seal.end_write()
@@ -115,7 +114,9 @@ class Writer:
                 raise
             raise self._cannot_open(name, error) from None
 
-    def _open_by_path(self, name: str) -> int:
+    def _open_file(self, name: str) -> int:
+        if self._directory is not None:
+            return os.open(name, _OPEN, dir_fd=self._directory)
         descriptor = os.open(f"{self._mounted.directory}/{name}", _OPEN)
         file, created = os.fstat(descriptor), self._mounted.created
         another = name == "register" and created not in (0, file.st_atime_ns)
@@ -136,7 +137,9 @@ class Writer:
         if self._opens.hangs(interpreter):
             return late
         try:
-            own = os.dup(descriptor)  # `register` closes its own, perhaps before the thread has written
+            # Opened anew: all writes through one open file, also by a duplicate of its descriptor, wait for each other
+            # (fdget_pos in fs/file.c), so a later line would hang as well.
+            own = self._open_file("register")
         except OSError as error:  # no descriptor is left
             return error
 
@@ -146,7 +149,10 @@ class Writer:
             finally:
                 os.close(own)
 
-        return self._opens.call(interpreter, write, late, dropped=lambda: os.close(own))
+        refused = self._opens.call(interpreter, write, late, dropped=lambda: os.close(own))
+        if refused is not late:
+            self._wrote.append(Wrote("register", 0 if refused else 1))
+        return refused
 
     def _cannot_open(self, name: str, error: OSError) -> WriteRefusedError:
         number, where = error.errno or 0, self._mounted.directory

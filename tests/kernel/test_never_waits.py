@@ -236,6 +236,21 @@ def test_an_entry_whose_interpreter_does_not_answer_stays(
     assert instance.inode("far") == number
 
 
+def test_a_handler_above_one_whose_interpreter_does_not_answer(
+    instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
+) -> None:
+    """A handler that has to be registered after one that hangs, since it belongs above it, does not hang with it."""
+    above = '[handlers.above]\nmagic = \'far-above\'\npriority = 1\ninterpreter = "/usr/bin/true"\n'
+    daemon = start_daemon(CONFIG + FAR.format(far.directory, "F") + above)
+    far.hang()
+    instance.remove("status")
+    wait_until(lambda: set(instance.names()) == {"above", "one"}, what="the other handlers")
+    repair(instance)
+    far.answer()
+    wait_until(lambda: set(instance.names()) == {"above", "far", "one"}, what="all of them")
+    daemon.wait_converged()
+
+
 def test_a_handler_that_is_removed_while_its_interpreter_does_not_answer(
     instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
 ) -> None:

@@ -4,6 +4,7 @@ import _thread
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +32,14 @@ def descriptors() -> set[str]:
 
 
 def test_each_line_is_written(writer: Writer, tmp_path: Path) -> None:
-    """A thread writes each line, and closes its descriptor."""
+    """A thread writes each line, to an open file of its own: writes to one wait for each other.  It is closed again."""
     before = descriptors()
+    assert writer.register(LINES[:1], OPENING) == [None]
+    assert (tmp_path / "register").read_bytes() == LINES[0]
     assert writer.register(LINES, OPENING) == [None, None]
-    assert (tmp_path / "register").read_bytes() == b"".join(LINES)
+    assert (tmp_path / "register").read_bytes() == LINES[1], "each line at the beginning"
     assert descriptors() == before
+    assert [wrote.writes for wrote in writer.take_wrote()] == [1, 0, 1, 1, 0]
 
 
 def test_no_thread_is_left(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +57,14 @@ def test_no_thread_is_left(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_descriptor_is_left(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no descriptor is left for the thread, the line is refused, and is tried again later."""
 
-    def refused(_: int) -> int:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    opened, left = os.open, iter(["one for `register` itself"])
 
-    monkeypatch.setattr(os, "dup", refused)
+    def open_what_is_left(*arguments: Any, **options: Any) -> int:
+        if next(left, None) is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_what_is_left)
     (error,) = writer.register(LINES[:1], {0: OPENING[0]})
     assert error is not None
     registration = Registration(Magic(b"one"), OPENING[0], Flags.F)
