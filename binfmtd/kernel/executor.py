@@ -14,7 +14,7 @@ entry is removed.  A temporary stand-in is removed last.
 import errno
 from collections.abc import Callable, Iterable
 
-from binfmtd.errors import WriteRefusedError
+from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.formats.register_line import encode_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
@@ -226,11 +226,17 @@ class PlanExecutor:
     def _restore(self, action: Action) -> None:
         """Register a foreign entry as it was; without a stand-in, and without a record, so it stays foreign."""
         foreign = _handler(action)
-        (error,) = self._writer.register([encode_line(foreign.name, foreign.registration)])
+        registration = foreign.registration
+        # Of an interpreter that only a foreign entry names it is not known if its file system answers.
+        opening = {0: registration.interpreter} if Flags.F in registration.flags else {}
+        (error,) = self._writer.register([encode_line(foreign.name, registration)], opening)
         if error is not None and error.errno == errno.EEXIST:
             return  # another program was faster
         if error is not None:
-            self.outcome.failed.append((action, refusal(foreign.registration, error)))
+            refused = refusal(registration, error)
+            if refused.again is Again.NOW:  # it did not answer, and no look at the file follows
+                refused.again = Again.LATER
+            self.outcome.failed.append((action, refused))
             return
         if not foreign.enabled:
             self._writer.control(foreign.name, DISABLE)

@@ -236,6 +236,23 @@ def test_an_entry_whose_interpreter_does_not_answer_stays(
     assert instance.inode("far") == number
 
 
+def test_a_foreign_entry_whose_interpreter_does_not_answer(
+    instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
+) -> None:
+    """A foreign entry whose interpreter hangs when it is to be restored delays no repair, and comes back later."""
+    daemon = start_daemon('restore = ["far"]\n' + CONFIG)
+    line = f":far:M::far::{far.directory}/bin/far:F"
+    instance.shell(f"printf %s '{line}' > {instance.mount_point}/register", check=True)
+    daemon.wait_status(lambda status: "far" in [row["name"] for row in status["foreign"]], "the foreign entry")
+    far.hang()
+    instance.remove("status")
+    wait_until(lambda: instance.names() == ["one"], what="the handler")
+    repair(instance)
+    far.answer()
+    wait_until(lambda: set(instance.names()) == {"far", "one"}, what="the foreign entry")
+    daemon.wait_converged(20)
+
+
 def test_a_handler_above_one_whose_interpreter_does_not_answer(
     instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
 ) -> None:
