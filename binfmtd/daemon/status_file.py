@@ -93,8 +93,8 @@ class StatusFile:
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         unrestored = [
             f"{name}: this foreign entry cannot be restored: {failed[name]}"
-            for name in reconciler.foreign_entries.entries
-            if name in failed
+            for name, remembered in reconciler.foreign_entries.entries.items()
+            if remembered.lost and name in failed
         ]
         self._file_problems = _file_problems(reconciler)
         problems = (*troubles, *self._file_problems, *unrestored)

@@ -216,12 +216,19 @@ def wait_seen_shadowed(daemon: Daemon) -> None:
     daemon.wait_status(lambda s: [h["state"] for h in s["handlers"]] == ["shadowed"] and s["state"] == "converged")
 
 
-def test_one_that_cannot_be_restored(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """An entry with F whose interpreter is missing is logged once; the rest is restored, and it follows later."""
+@pytest.mark.parametrize("by_its_owner", [False, True])
+def test_one_that_cannot_be_restored(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path, by_its_owner: bool
+) -> None:
+    """An entry with F whose interpreter is missing is logged once; the rest is restored, and it follows later.
+
+    It is no problem any more when its owner registers it.
+    """
     interpreter = tmp_path / "interpreter"
     interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
     interpreter.chmod(0o755)
-    instance.register(f":WSLInterop:M::MZ::{interpreter}:F".encode())
+    line = f":WSLInterop:M::MZ::{interpreter}:F".encode()
+    instance.register(line)
     daemon = start_daemon(CONFIG)
     interpreter.rename(tmp_path / "away")
     instance.remove(FLUSH)
@@ -229,7 +236,10 @@ def test_one_that_cannot_be_restored(instance: Instance, start_daemon: StartDaem
     assert "WSLInterop" in daemon.wait_status(lambda s: s["state"] == "degraded")["problem"]
     assert len(daemon.logs("registration_failed", entry="WSLInterop")) == 1
     (tmp_path / "away").rename(interpreter)
-    daemon.reload()
+    if by_its_owner:
+        instance.register(line)
+    else:
+        daemon.reload()
     wait_for(instance, "ours", "WSLInterop")
     daemon.wait_converged()
 
