@@ -257,7 +257,7 @@ def test_a_handler_above_one_whose_interpreter_does_not_answer(
     instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
 ) -> None:
     """A handler that has to be registered after one that hangs, since it belongs above it, does not hang with it."""
-    above = '[handlers.above]\nmagic = \'far-above\'\npriority = 1\ninterpreter = "/usr/bin/true"\n'
+    above = "[handlers.above]\nmagic = 'far-above'\npriority = 1\ninterpreter = \"/usr/bin/true\"\n"
     daemon = start_daemon(CONFIG + FAR.format(far.directory, "F") + above)
     far.hang()
     instance.remove("status")

@@ -56,7 +56,6 @@ def test_no_thread_is_left(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_descriptor_is_left(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no descriptor is left for the thread, the line is refused, and is tried again later."""
-
     opened, left = os.open, iter(["one for `register` itself"])
 
     def open_what_is_left(*arguments: Any, **options: Any) -> int:
