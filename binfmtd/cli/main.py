@@ -22,7 +22,7 @@ from binfmtd.files.cure import cure
 from binfmtd.report.printable import printable
 
 COMMANDS = {
-    "run": "run the daemon, which registers the handlers of the config and repairs every drift",
+    "run": "run the daemon, which registers the handlers of the config and repairs what other programs change",
     "apply": "apply the config once, without a daemon: register, replace or remove entries",
     "plan": "print what `apply` would do; exit status 3 if it would change anything",
     "check": "validate the config, and list what this host cannot register",
@@ -200,7 +200,7 @@ def help_text() -> str:
     lines = [
         "usage: binfmtd COMMAND [OPTION...]",
         "",
-        "Keeps Linux's binfmt_misc in step with a declared set of handlers.",
+        "Keeps the handlers that its config declares registered in Linux's binfmt_misc.",
         "",
         *(
             line

@@ -88,7 +88,11 @@ def add_names(parser: argparse.ArgumentParser) -> None:
     options.add_config(parser)  # every command accepts these two; this one ignores them
     options.add_mount(parser)
     options.add_state_dir(parser)
-    parser.add_argument("--seal", action="store_true", help="only the seal: other programs may write, repairs go on")
+    parser.add_argument(
+        "--seal",
+        action="store_true",
+        help="only the seal: while it is paused, other programs can change entries, and the daemon repairs them",
+    )
     parser.add_argument(
         "names", metavar="NAME", nargs="*", help="an entry, or an architecture (any alias); without a NAME, all entries"
     )
