@@ -200,7 +200,7 @@ def help_text() -> str:
     lines = [
         "usage: binfmtd COMMAND [OPTION...]",
         "",
-        "Keeps the handlers that its config declares registered in Linux's binfmt_misc.",
+        "Registers the handlers of its config in Linux's binfmt_misc, and keeps them.",
         "",
         *(
             line
