@@ -209,7 +209,8 @@ def test_each_value_has_an_effect(helm: Any) -> None:
     ]
     assert daemon["securityContext"]["capabilities"]["add"] == ["SYS_CHROOT", "SYS_ADMIN", "SYS_NICE"]
     assert "allowPrivilegeEscalation" not in daemon["securityContext"]
-    assert daemon["securityContext"]["seLinuxOptions"] == {"type": "spc_t", "level": "s0"}
+    for each in (emulators, daemon):
+        assert each["securityContext"]["seLinuxOptions"] == {"type": "spc_t", "level": "s0"}
 
 
 @pytest.mark.parametrize(
