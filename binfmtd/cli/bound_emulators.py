@@ -42,8 +42,8 @@ def judge(path: str, label: str, executable: bool | None) -> Bound | None:  # no
     if carried := categories(label):
         text = (
             f"{has} with the categories {carried}: containers with other categories may not execute it, and {_KILLED}; "
-            "use an emulator of the host, start the container that registers with `--security-opt label=level:s0`, or "
-            "take the categories off the file"
+            "use an emulator of the host, start the container that registers with `--security-opt label=type:spc_t "
+            "--security-opt label=level:s0`, or take the categories off the file"
         )
         return Bound(path, text, f"chcon -l s0 {shlex.quote(path)}")
     if executable is False:

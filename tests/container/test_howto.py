@@ -55,7 +55,7 @@ def test_fedora_coreos(tmp_path: Path) -> None:
     assert (made.status, made.stderr) == (0, "")
     unit = (tmp_path / "units" / "binfmtd.service").read_text()
     (line,) = (line for line in unit.splitlines() if line.startswith("ExecStart="))
-    assert "--security-opt label=level:s0" in line
+    assert "--security-opt label=type:spc_t --security-opt label=level:s0" in line
     assert line.endswith(" --privileged registry.example.org/binfmtd:0.1.0 run")
 
 

@@ -20,6 +20,8 @@ SOURCE = CHECKOUT / "packaging/quadlet"
 GENERATED = ["--cidfile=%t/%N.cid", "--replace", "--rm", "--cgroups=split"]
 # Which the document describes apart from its command: how systemd learns of the start, the config, the state directory.
 OURS = ["--sdnotify=container", "-v", "/etc/binfmtd:/etc/binfmtd:ro", "-v", "/run/binfmtd:/run/binfmtd"]
+# And for SELinux.
+OURS += ["--security-opt", "label=type:spc_t", "--security-opt", "label=level:s0"]
 IMAGES = {"localhost/binfmtd:latest", "binfmtd"}
 
 

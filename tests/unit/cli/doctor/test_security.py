@@ -64,6 +64,8 @@ CONTAINERS = "system_u:object_r:container_file_t:s0:c1,c2"
     [
         (CONTAINERS, False, f"the SELinux label {CONTAINERS} with the categories c1,c2:", "chcon -l s0 /opt/qemu-arm"),
         (CONTAINERS, None, "with the categories c1,c2:", "chcon -l s0 /opt/qemu-arm"),  # in a container
+        # podman gives a privileged container the type container_t if it has an option `label` without a type.
+        (CONTAINERS, None, "label=type:spc_t --security-opt label=level:s0", "chcon -l s0 /opt/qemu-arm"),
         ("a:b:var_lib_t:s0", False, "the policy lets no container execute it", "chcon -t bin_t /opt/qemu-arm"),
     ],
 )
