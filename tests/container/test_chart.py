@@ -132,7 +132,7 @@ def test_the_config_is_the_base(helm: Any) -> None:
 
 def test_a_config_that_begins_with_blanks(helm: Any) -> None:
     """Blanks at the begin of a config, which TOML allows, stay in the ConfigMap."""
-    config = "\n  # ours\narchitectures = []\n"
+    config = "\n  # ours\nmetrics.listen = '[::]:9427'\n"
     assert one(render(helm, {"config": config}), "ConfigMap")["data"]["binfmtd.toml"] == config
 
 
@@ -218,13 +218,16 @@ def test_each_value_has_an_effect(helm: Any) -> None:
     [
         {"seald": {"enabled": True}},
         {"image": {"digest": "sha256:0123"}},
-        {"image": {"repository": ""}},
+        {"image": {"repository": "registry.internal/binfmtd:0.1.0"}},
+        {"config": 'architectures = ["all"]\n'},
+        {"resources": {"memory": "256Mi"}},
+        {"affinity": {"nodeAfinity": {}}},
         {"privileged": True, "privateMounts": True},
         {"emulators": {"enabled": True, "name": "first"}},
         {"emulators": {"enabled": True, "image": {"tag": "0.1.0"}}},
         {"emulators": STORE | {"name": "-first"}},
         {"emulators": STORE | {"name": "system"}},
-        {"nodeFeatureDiscovery": {"enabled": True, "probe": "10 minutes"}},
+        {"nodeFeatureDiscovery": {"enabled": True, "probe": "off"}},
         {"maxUnavailable": "ten"},
         {"maxUnavailable": "0%"},
         {"podLabels": {"app.kubernetes.io/name": "another"}},

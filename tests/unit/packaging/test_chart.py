@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from binfmtd import __version__
+from binfmtd.config.parse import parse
 
 CHART = Path(__file__).parents[3] / "packaging" / "helm" / "binfmtd"
 REGION = re.compile(r"(<!-- values: from values\.schema\.json -->\n).*?(<!-- /values -->)", re.DOTALL)
@@ -74,3 +77,34 @@ def test_the_versions_in_the_commands() -> None:
     (version,) = re.findall(r"^version: (.*)$", (CHART / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
     readme = (CHART / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"binfmtd-(\d\S*)\.tgz|--version (\S+)", readme) == [(version, ""), ("", version)]
+
+
+LISTEN = ['listen = "0.0.0.0:9427"', "[metrics]\nlisten='[::]:9427' # IPv6", 'metrics = { listen = "0.0.0.0:9427" }']
+NO_LISTEN = ["", '#listen = "0.0.0.0:9427"', 'listen = "127.0.0.1:9427"', 'listen = "0.0.0.0:9428"']
+IMAGES, NO_IMAGES = ["a", "r:5000/b/c"], ["", "r/a:0.1", "r/a@sha256:0", "r/a "]
+INTERVALS = ["10s", "90s", "10m", "1m5s", "1h30m", "168h", "after-repair"]
+
+
+@pytest.mark.parametrize(
+    ("path", "accepted", "refused"),
+    [
+        # The kubelet probes the pod's address: without this key it would restart each daemon again and again.
+        ("config", LISTEN, NO_LISTEN),
+        ("image.repository", IMAGES, NO_IMAGES),
+        ("emulators.image.repository", IMAGES, NO_IMAGES),
+        # With "off" no label would be written; the daemon rejects less than 10 s.
+        ("nodeFeatureDiscovery.probe", INTERVALS, ["", "off", "5s", "500ms", "0m", "10", "10 minutes"]),
+        ("prometheus.interval", ["60s", "1m30s"], ["", "60", "1 m"]),
+    ],
+)
+def test_patterns(path: str, accepted: list[str], refused: list[str]) -> None:
+    """The schema's patterns match these values and no others; Helm searches for a pattern, as `re.search` does."""
+    pattern = dict(leaves(schema()["properties"]))[path]["pattern"]
+    assert [text for text in accepted if not re.search(pattern, text)] == []
+    assert [text for text in refused if re.search(pattern, text)] == []
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_intervals(interval: str) -> None:
+    """The daemon accepts these intervals, too."""
+    assert parse(f'probe = "{interval}"', "binfmtd.toml")["probe"]
