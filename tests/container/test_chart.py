@@ -295,6 +295,8 @@ def test_the_notes(helm: Any) -> None:
     assert "kubectl -n binfmtd rollout status daemonset/binfmtd" in notes
     assert "image.repository" in notes
     assert "sealed" not in notes
+    named = {"image": {"repository": "registry.internal/binfmtd"}}
+    assert "emulators.image.repository" in texts(helm, named | {"emulators": STORE})["NOTES.txt"]
     notes = texts(helm, EVERYTHING)["NOTES.txt"]
     assert "image.repository" not in notes
     assert "sealed.value=false" in notes
