@@ -117,6 +117,15 @@ def test_an_upgrade_leaves_the_emulators(tmp_path: Path) -> None:
     assert found == ours | {"emulators": "registry.example.com/binfmtd-emulators:0.1.0"}
 
 
+def test_nodes_that_run_no_daemon_set() -> None:
+    """The pod tolerates each taint, so its affinity leaves out nodes on which it would stay pending."""
+    spec = one(build(KUBERNETES / "base"), "DaemonSet")["spec"]["template"]["spec"]
+    assert spec["tolerations"] == [{"operator": "Exists"}]
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    left_out = {each["key"]: each["values"] for each in term["matchExpressions"] if each["operator"] == "NotIn"}
+    assert left_out == {"type": ["virtual-kubelet"], "eks.amazonaws.com/compute-type": ["fargate"]}
+
+
 def test_sealing_takes_one_capability() -> None:
     """The sealed overlay adds one capability, and drops the key that Kubernetes does not allow beside it."""
     base, sealed = (
