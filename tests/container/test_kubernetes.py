@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import CHECKOUT
 from support.config_map import ConfigMap
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
@@ -33,6 +34,16 @@ def test_schemas(directory: Path) -> None:
         for document in documents:
             if document["kind"] not in CUSTOM:
                 validator.validate(document, version, strict=True)
+
+
+def test_the_quota() -> None:
+    """The API's schemas of all versions accept the ResourceQuota of docs/kubernetes.md, which names the pod's class."""
+    blocks = (CHECKOUT / "docs/kubernetes.md").read_text().split("```yaml\n")[1:]
+    (quota,) = (yaml.safe_load(each.partition("```")[0]) for each in blocks if "kind: ResourceQuota" in each)
+    for version in versions(KUBERNETES):
+        validator.validate(quota, version, strict=True)
+    pod = one(build(KUBERNETES / "base"), "DaemonSet")["spec"]["template"]["spec"]
+    assert quota["spec"]["scopeSelector"]["matchExpressions"][0]["values"] == [pod["priorityClassName"]]
 
 
 def test_a_schema_can_reject() -> None:
