@@ -137,6 +137,16 @@ def test_nodes_that_run_no_daemon_set() -> None:
     assert left_out == {"type": ["virtual-kubelet"], "eks.amazonaws.com/compute-type": ["fargate"]}
 
 
+def test_a_node_stays_one_instance_for_prometheus() -> None:
+    """The PodMonitor names the instance after the node: alerts group by it, and BinfmtdGone compares it over time."""
+    assert "count by (instance, job)" in (CHECKOUT / "config/prometheus/alerts.yaml").read_text()
+    (endpoint,) = one(build(KUBERNETES / "overlays/prometheus"), "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert [(each["targetLabel"], each["sourceLabels"]) for each in endpoint["relabelings"]] == [
+        ("instance", ["__meta_kubernetes_pod_node_name"]),
+        ("node", ["__meta_kubernetes_pod_node_name"]),
+    ]
+
+
 def test_sealing_takes_one_capability() -> None:
     """The sealed overlay adds one capability, and drops the key that Kubernetes does not allow beside it."""
     base, sealed = (
