@@ -48,7 +48,8 @@ EVERYTHING: dict[str, Any] = {
     "lastValid": True,
     "realTime": True,
     "seLinuxType": "spc_t",
-    "emulators": STORE | {"path": "/image", "image": {"repository": "docker.io/tonistiigi/binfmt", "digest": DIGEST}},
+    "emulators": STORE
+    | {"use": "before", "path": "/image", "image": {"repository": "docker.io/tonistiigi/binfmt", "digest": DIGEST}},
     "nodeFeatureDiscovery": {"enabled": True, "probe": "after-repair"},
     "prometheus": {"enabled": True, "interval": "30s", "labels": {"release": "kube-prometheus-stack"}},
     "namespace": {"create": True},
@@ -187,7 +188,9 @@ def test_the_config_is_valid(helm: Any, case: str, tmp_path: Path) -> None:
 
 def test_each_value_has_an_effect(helm: Any) -> None:
     """The values that no overlay has are in the pod."""
-    pod = one(render(helm, EVERYTHING), "DaemonSet")["spec"]
+    documents = render(helm, EVERYTHING)
+    assert 'version = "before"' in one(documents, "ConfigMap")["data"]["emulators.toml"]
+    pod = one(documents, "DaemonSet")["spec"]
     assert pod["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 2}
     assert pod["template"]["metadata"]["annotations"] == {
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
