@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import islice
-from types import TracebackType
 from typing import Self
 
 from binfmtd.errors import PASSING, MountError
@@ -47,9 +46,7 @@ class Instance:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
     def inode(self, name: str) -> int | None:

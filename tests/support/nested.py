@@ -7,7 +7,6 @@ systemd-nspawn and LXC.  binfmt_misc is mounted in none but a machine of ``Boote
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from support.booted import CONFIG, PACKAGES, System, make_root
@@ -114,9 +113,7 @@ class InnerNspawn(System):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Kill all its processes, if it still runs."""
         self._outer.run("systemctl", "kill", "--signal=KILL", INNER)
         self.wait_end()
@@ -181,9 +178,7 @@ class Lxc(System):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _around(self, program: str, *arguments: str) -> Result:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
-from types import TracebackType
 from typing import Any, Self, cast
 from unittest import mock
 
@@ -73,9 +72,7 @@ class _Opened(Through):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def created(self) -> int:
         return self._created
