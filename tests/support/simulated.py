@@ -3,9 +3,10 @@
 import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, MutableMapping
+from typing import Self
 
 from binfmtd.formats.register_line import decode_line
-from binfmtd.kernel.writer import ENABLE, REMOVE
+from binfmtd.kernel.writer import ENABLE, REMOVE, Wrote
 from binfmtd.model.config import HandlerSpec
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
@@ -76,16 +77,22 @@ class SimulatedKernel:
 class Through:
     """Instance and Writer in one, on a simulated kernel; ``seen`` has the state after each write."""
 
-    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = ()) -> None:
+    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = (), created: int = 1) -> None:
         self.kernel = kernel
         self.refuse = refuse  # names whose registration the kernel refuses
         self.seen = [kernel.observed()]
+        self._created = created
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
     def entry(self, name: str) -> Entry | None:
         return self.kernel.entry(name)
 
     def created(self) -> int:
-        return 1
+        return self._created
 
     def switched_on(self) -> bool:
         return self.kernel.switched_on
@@ -118,6 +125,9 @@ class Through:
                 outcome.append(error)
             self.seen.append(self.kernel.observed())
         return outcome
+
+    def take_wrote(self) -> list[Wrote]:
+        return []
 
     def control(self, name: str, command: bytes) -> bool:
         try:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 from unittest import mock
 
 from binfmtd.daemon import instance_access
@@ -31,7 +31,6 @@ from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.host import facts as host
 from binfmtd.kernel.steps import Steps
-from binfmtd.kernel.writer import Wrote
 from binfmtd.model.config import Config, Policy, StandInPolicy
 from binfmtd.model.desired import Facts, FileIdentity, InterpreterFacts
 from binfmtd.model.drift import Act, Action, Drift
@@ -88,18 +87,6 @@ class RecordingReporter(Reporter):
     def contention_ended(self, name: str) -> None: ...
 
     def reacted(self, *_: object) -> None: ...
-
-
-class _Opened(Through):
-    """The kernel as the daemon opens it: instance and writer."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def take_wrote(self) -> list[Wrote]:
-        return []
 
 
 class SimulatedDaemon:
@@ -175,8 +162,7 @@ class SimulatedDaemon:
 
     @contextmanager
     def _at_the_kernel(self) -> Iterator[None]:
-        opened = _Opened(self.kernel)
-        opened.refuse = self.refuses
+        opened = Through(self.kernel, self.refuses)
         with (
             mock.patch.object(instance_access, "Instance", return_value=opened),
             mock.patch.object(instance_access, "Writer", return_value=opened),

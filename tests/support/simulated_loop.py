@@ -14,7 +14,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
-from typing import Any, Self, cast
+from typing import Any, cast
 from unittest import mock
 
 from binfmtd.daemon import (
@@ -44,7 +44,7 @@ from binfmtd.daemon.state_dir import Lock
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.formats.register_line import decode_line
 from binfmtd.kernel.mount import Mounted, Where
-from binfmtd.kernel.writer import DISABLE, ENABLE, Wrote
+from binfmtd.kernel.writer import DISABLE, ENABLE
 from binfmtd.model.config import Config, Probe
 from binfmtd.model.desired import InterpreterFacts
 from binfmtd.model.handler import Registration
@@ -65,20 +65,8 @@ class _Opened(Through):
     """The kernel as the daemon opens it: instance and writer."""
 
     def __init__(self, loop: "SimulatedLoop") -> None:
-        super().__init__(loop.kernel, loop.refuses)
+        super().__init__(loop.kernel, loop.refuses, loop.device)
         self._loop = loop
-        self._created = loop.device
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def created(self) -> int:
-        return self._created
-
-    def take_wrote(self) -> list[Wrote]:
-        return []
 
     def register(self, lines: Iterable[bytes], _: object = None) -> list[OSError | None]:
         """Register the lines in their order, but in that of their names where no order is any better.
