@@ -90,21 +90,6 @@ def test_a_fault_has_one_range(version: tuple[int, int, int], architecture: str,
         assert (fault.id in found) == wanted
 
 
-@given(versions, st.integers(0, 25))
-def test_a_later_release_of_a_series_has_no_new_fault(version: tuple[int, int, int], later: int) -> None:
-    """Within a series, a later release has no fault that an earlier one lacks, except one that begins there."""
-    major, minor, patch = version
-    new = set(ids((major, minor, patch + later))) - set(ids(version))
-    assert all(version < BY_ID[name].first <= (major, minor, patch + later) for name in new)
-
-
-@given(versions)
-def test_what_was_fixed_stays_fixed(version: tuple[int, int, int]) -> None:
-    """No release from the fix on has the fault."""
-    found = ids(version)
-    assert not [fault.id for fault in QEMU if fault.fixed and fault.fixed <= version and fault.id in found]
-
-
 def test_an_unknown_version() -> None:
     """Of an emulator whose version is unknown, only faults are reported that do not depend on it."""
     assert ids(()) == []
