@@ -1,6 +1,5 @@
 """``binfmtd check`` on configs that cannot be used."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -27,31 +26,6 @@ def test_a_config_error(tmp_path: Path, text: str, key: str, remedy: str) -> Non
     assert (result.status, result.stdout) == (78, "")
     assert result.message.startswith(f"{config}: {key}: ")
     assert remedy in result.message
-
-
-def test_what_is_no_config_file(tmp_path: Path) -> None:
-    """A config that is unreadable, not a regular file or writable by other users is refused without a wait."""
-    directory = tmp_path / "directory"
-    directory.mkdir()
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    open_to_all = tmp_path / "open.toml"
-    open_to_all.write_text("")
-    open_to_all.chmod(0o666)
-    dangling = tmp_path / "dangling.toml"
-    dangling.symlink_to("nowhere")
-    expected = {
-        directory: "is a directory: put a regular file there",
-        fifo: "is a FIFO: put a regular file there",
-        open_to_all: f"is writable by other users: run `chmod go-w '{open_to_all}'`",
-        dangling: "the link leads to no existing file: correct or remove it",
-        tmp_path / "missing.toml": "No such file or directory: create it, or name another",
-    }
-    for config, remedy in expected.items():
-        result = check(config)
-        assert (result.status, result.stdout) == (78, "")
-        assert result.message.startswith(f"{config}: ")
-        assert result.message.endswith(remedy)
 
 
 def test_a_config_error_as_json(tmp_path: Path) -> None:
