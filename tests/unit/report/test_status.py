@@ -272,16 +272,17 @@ def test_a_shape(value: object, shape: object, fit: bool) -> None:
     [
         ("", "damaged"),
         ("{", "damaged"),
+        ("\udcff", "damaged"),
         ("[" * 10000, "damaged"),
         ("[]", "damaged"),
         ('{"schema": 2}', "another version"),
         ("{}", "another version"),
-        ('{"schema": 1, "state": "converged"}', "another version"),
+        ('{"schema": 1, "state": "converged"}', "another version of binfmtd: restart the daemon"),
     ],
 )
 def test_a_status_that_cannot_be_parsed(tmp_path: Path, text: str, says: str) -> None:
     """A status that cannot be parsed is an error in one line that names the file."""
-    (tmp_path / FILE_NAME).write_text(text)
+    (tmp_path / FILE_NAME).write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(StateError, match=says) as caught:
         read_status(str(tmp_path))
     assert str(caught.value).startswith(str(tmp_path / FILE_NAME))
@@ -292,7 +293,7 @@ def test_a_status_that_is_not_there_or_no_file(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="start `binfmtd run`"):
         read_status(str(tmp_path))
     os.mkfifo(tmp_path / FILE_NAME)
-    with pytest.raises(StateError, match="FIFO"):
+    with pytest.raises(StateError, match="is a FIFO: put a regular file there"):
         read_status(str(tmp_path))
 
 

@@ -21,21 +21,12 @@ def test_never_ran(tmp_path: Path, options: tuple[str, ...], expected: int) -> N
         assert "`binfmtd run`" in result.message
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff", "[" * 5000, '{"schema": 999}'])
-def test_damaged(tmp_path: Path, content: str) -> None:
+def test_damaged(tmp_path: Path) -> None:
     """A status file that cannot be parsed is one clear error."""
-    (tmp_path / "status.json").write_text(content, "utf-8", "surrogateescape")
+    (tmp_path / "status.json").write_text("{")
     result = status(tmp_path)
     assert (result.status, result.stdout) == (1, "")
     assert result.message.startswith(f"{tmp_path}/status.json ")
-
-
-def test_special_file(tmp_path: Path) -> None:
-    """`status` does not wait for a FIFO that stands in the status file's place."""
-    os.mkfifo(tmp_path / "status.json")
-    result = status(tmp_path)
-    assert result.status == 1
-    assert "is a FIFO: put a regular file there" in result.message
 
 
 def test_no_state_directory_at_all() -> None:
