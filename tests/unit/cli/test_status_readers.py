@@ -2,11 +2,9 @@
 
 import argparse
 import copy
-import json
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,18 +16,16 @@ from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.errors import StateError
-from binfmtd.model.drift import Drift
 from binfmtd.report.counts import Counts
 from binfmtd.report.metrics import render_metrics
 from binfmtd.report.page import render_page
 from binfmtd.report.sentence import sentence
 from binfmtd.report.status import HANDLER_STATES, STATES, unready
-from binfmtd.report.status_json import FILE_NAME, SHAPE, read_status, write_status
+from binfmtd.report.status_json import SHAPE, read_status, write_status
 
 TEXT = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=()), max_size=20)  # lone surrogates, too
 TIMES = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)).map(datetime.isoformat)  # noqa: DTZ001  hypothesis adds the zone
 KEYS = {"at": TIMES, "first_at": TIMES, "loaded_at": TIMES, "state": st.sampled_from((*STATES, *HANDLER_STATES))}
-DRIFTS = st.sampled_from([f"drift_{drift.value}" for drift in Drift])
 
 
 def values(shape: Any, key: str = "") -> st.SearchStrategy[Any]:
@@ -99,10 +95,3 @@ def test_what_does_not_fit_is_damaged(data: st.DataObject) -> None:
         write_status(directory, damaged)
         with pytest.raises(StateError, match=r"status\.json is damaged"):
             read_status(directory)
-
-
-def test_what_is_missing_is_another_versions(tmp_path: Path) -> None:
-    """A missing key is no damage: another version may not write it, and a restart corrects it."""
-    (tmp_path / FILE_NAME).write_text(json.dumps({"schema": 1, "state": "converged"}))
-    with pytest.raises(StateError, match="another version of binfmtd: restart the daemon"):
-        read_status(str(tmp_path))

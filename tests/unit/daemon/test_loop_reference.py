@@ -22,7 +22,6 @@ from support.simulated_world import Happened
 
 SEEDS = 500
 A_PART = 50  # scenarios in one test, so that two cores share the work
-MOST_AT_ONCE = 1  # turns in a row that find a deadline which has passed
 REFERENCE = Path(__file__).with_name("loop_reference.txt")
 _STATES = ("kernel", "status", "entries")
 
