@@ -75,6 +75,8 @@ def test_architectures_by_environment(
             ("--arch", "none,arm"),
             "--arch: none cannot be combined with other architectures: remove none, or the others",
         ),
+        # An option after --arch is not taken for its list.
+        (("--arch", "--persistent"), "argument --arch: expected one argument: see `binfmtd apply --help`"),
     ],
 )
 def test_what_is_no_architecture(arguments: tuple[str, ...], message: str) -> None:
@@ -96,12 +98,6 @@ def test_the_arguments_of_a_users_command() -> None:
     command = ["podman", "build", "--arch", "arm64", "-t", "x", "."]
     given = sandbox.parser().parse_args(["--arch", "arm", "s390x", "--", *command])
     assert (options.architectures(given), given.command) == (("arm", "s390x"), command)
-
-
-def test_a_list_is_missing() -> None:
-    """An option after --arch is not taken for its list."""
-    with pytest.raises(UsageError, match="--arch: expected one argument"):
-        parse("--arch", "--persistent")
 
 
 @pytest.mark.parametrize(
