@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from support.registrations import NAMES, REGISTRATIONS
 
 from binfmtd.errors import FormatError
-from binfmtd.formats.binfmt_d import GENERATED, Problem, Rule, is_generated, parse_conf, render_conf
+from binfmtd.formats.binfmt_d import GENERATED, Rule, is_generated, parse_conf, render_conf
 from binfmtd.formats.register_line import LINE_BYTES
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
-from binfmtd.model.stand_in import stand_in_name
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
 ENTRIES = st.lists(st.tuples(NAMES, REGISTRATIONS), max_size=5)
@@ -87,7 +86,7 @@ def test_a_file_of_every_kind_of_line() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b":a:", "11 to 1920 bytes"),
+        (b":a:", "a registration line has 11 to 1920 bytes, but this line has 3"),
         (b":a:M::AAAA::/i", "7 fields, but this line has 6"),
         (b":/bad:M::A::/i:", "must not contain"),
         (b"::M::AAA::/i:", "1 to 255 bytes"),
@@ -105,12 +104,6 @@ def test_a_bad_line_is_a_problem_and_the_others_count(line: bytes, says: str) ->
     assert [rule.name for rule in rules] == ["one", "two"]
     assert {problem.line for problem in problems} == {2}
     assert says in problems[0].reason
-
-
-def test_a_problem_is_a_value() -> None:
-    """A problem is the number of a line and a reason; the caller adds the file."""
-    problem = Problem(1, "a registration line has 11 to 1920 bytes, but this line has 8")
-    assert parse_conf(b"nonsense") == ((), (problem,))
 
 
 def test_a_written_file_is_fit_to_read() -> None:
@@ -183,8 +176,3 @@ def test_the_longest_line() -> None:
 def test_our_own_files_are_known_by_their_first_line(text: bytes, generated: bool) -> None:
     """Only the whole first line makes a file ours: an administrator's comment about it does not."""
     assert is_generated(text) is generated
-
-
-def test_stand_ins_cannot_come_in_by_a_file() -> None:
-    """A file cannot declare a stand-in: these names are the daemon's own."""
-    assert parse_conf(b":" + stand_in_name("a").encode() + b":M::A::/i:")[0] == ()
