@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.config.parse import parse
-from binfmtd.config.schema import ConfigFile, duration
+from binfmtd.config.schema import ConfigFile
 from binfmtd.config.tables import dotted
 from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config, Policy
@@ -180,15 +180,6 @@ def test_a_syntax_error_names_the_line(text: str, said: str) -> None:
         parse(text, "/etc/b.toml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("5m", 300), ("20ms", 0.02), ("1h30m", 5400), ("90s", 90), ("1h1m1s1ms", 3661.001), ("0s", 0), ("1m5ms", 60.005)],
-)
-def test_durations_are_numbers_with_units(text: str, seconds: float) -> None:
-    """A duration has hours, minutes, seconds and milliseconds, in this order; the result is in seconds."""
-    assert duration(text, 0, 10_000) == pytest.approx(seconds)
 
 
 def test_every_setting_of_the_policy_has_its_key() -> None:
