@@ -102,13 +102,3 @@ def test_the_higher_ones_follow_a_lower_one_that_is_written() -> None:
     desired = DesiredState((handler("a", A), handler("ab", AB), handler("ab2", AB), handler("b", B)))
     position = {"ab2": 0, "ab": 1, "b": 2}
     assert out_of_order(desired.handlers, desired.higher, position, position, {"a"}, set()) == {"ab", "ab2"}
-
-
-def test_of_a_pair_in_the_wrong_order_the_higher_moves() -> None:
-    """Of a pair in the wrong order the higher entry moves; the lower one would lie on top again."""
-    desired = DesiredState((handler("a", A), handler("ab", AB)))
-    assert out_of_order(desired.handlers, desired.higher, {"a": 0, "ab": 1}, {"a": 0, "ab": 1}, set(), set()) == {"ab"}
-    assert (
-        out_of_order(desired.handlers, desired.higher, {"ab": 0, "a": 1}, {"ab": 0, "a": 1}, set(), set())
-        == frozenset()
-    )
