@@ -12,8 +12,13 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Match
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.stand_in import stand_in_name
+
+
+def handler(name: str, match: Match, priority: int = 0, flags: Flags = Flags.NONE) -> Handler:
+    return Handler(name, Registration(match, "/i", flags), priority)
 
 
 def declared(handlers: Iterable[Handler]) -> tuple[HandlerSpec, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import cast
 
 import pytest
-from support.simulated import SimulatedKernel, Through
+from support.simulated import SimulatedKernel, Through, handler
 
 from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.entry_state import Event, StateTable
@@ -23,10 +23,7 @@ from binfmtd.model.plan import INSTANCE, plan
 from binfmtd.model.stand_in import stand_in_name
 
 # Both of A and B take what begins with AB; C takes nothing that they do.
-A, B, C = (
-    Handler(name, Registration(Magic(magic), "/i", Flags.NONE))
-    for name, magic in (("a", b"A"), ("b", b"AB"), ("c", b"C"))
-)
+A, B, C = handler("a", Magic(b"A")), handler("b", Magic(b"AB")), handler("c", Magic(b"C"))
 HANDLERS = (A, B, C)
 TEMPORARY = Policy(stand_ins=StandInPolicy.TEMPORARY)
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from support.simulated import handler
 from support.simulated_daemon import RecordingReporter
 
 from binfmtd.daemon.assessment import Assessment, ReconcileResult
@@ -19,12 +20,12 @@ from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState, FileIdentity
 from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import ObservedState
-from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.handler import Handler
 from binfmtd.model.match import Magic
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.stand_in import stand_in_name
 
-A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
+A = handler("a", Magic(b"A"))
 REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "the entry is missing", A)
 ENABLE = Action(Act.ENABLE, "a", Drift.DISABLED, "it is disabled")
 DRAGGED = Action(
@@ -440,9 +441,7 @@ def test_twenty_flushes_a_second(world: World) -> None:
 
 def several(names: str) -> tuple[Handler, ...]:
     """Return handlers with these names, each of one letter."""
-    return tuple(
-        A._replace(name=name, registration=Registration(Magic(name.encode()), "/i", Flags.NONE)) for name in names
-    )
+    return tuple(handler(name, Magic(name.encode())) for name in names)
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,17 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.simulated import handler
 from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.entry_state import OPEN, Phase
 from binfmtd.model.config import StandInPolicy
-from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.match import Extension, Magic, Match
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Extension, Magic
 from binfmtd.model.ownership import equal
 from binfmtd.model.stand_in import stand_in_name
 
 SETTLE = 0.02
-
-
-def handler(name: str, match: Match, priority: int = 0, flags: Flags = Flags.NONE) -> Handler:
-    return Handler(name, Registration(match, "/i", flags), priority)
-
 
 HANDLERS = (
     handler("one", Magic(b"1")),

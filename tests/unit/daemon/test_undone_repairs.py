@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.simulated import Through
+from support.simulated import Through, handler
 from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.backoff import REPAIRS
@@ -17,17 +17,12 @@ from binfmtd.daemon.trigger import Trigger
 from binfmtd.model.config import StandInPolicy
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.match import Extension, Magic, Match
+from binfmtd.model.match import Extension, Magic
 from binfmtd.model.pause import Pauses
 from binfmtd.model.stand_in import stand_in_name
 
 SETTLE = 0.02
 Start = Callable[[Iterable[Handler]], SimulatedDaemon]
-
-
-def handler(name: str, match: Match, priority: int = 0, flags: Flags = Flags.NONE) -> Handler:
-    return Handler(name, Registration(match, "/i", flags), priority)
-
 
 LOW, HIGH = handler("low", Magic(b"A")), handler("high", Magic(b"AB"))
 JAR = handler("jar", Extension("jar"), 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from support.simulated import handler
 from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.backoff import REPAIRS
@@ -167,10 +168,7 @@ def test_a_stand_in_that_was_written_to_and_is_there(daemon: SimulatedDaemon) ->
 
 def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
     """If another program removes all, a handler that shares files gets its stand-in without a wait."""
-    low, high = (
-        Handler(name, Registration(Magic(magic), "/i", Flags.NONE)) for name, magic in (("b", b"B"), ("c", b"BC"))
-    )
-    handlers = [Handler("a", OURS), low, high]
+    handlers = [Handler("a", OURS), handler("b", Magic(b"B")), handler("c", Magic(b"BC"))]
     daemon = SimulatedDaemon(handlers, tmp_path, 0.02, stand_ins=StandInPolicy.PERMANENT)
     for name in "abc":
         daemon.removes(name)

@@ -1,6 +1,7 @@
 """The handlers that may have a stand-in at once, and the groups in which entries are registered."""
 
 import pytest
+from support.simulated import handler
 
 from binfmtd.model.bridge import may_stand_in, ordering_groups, overtaken
 from binfmtd.model.config import Policy, Shadowed, Unmanaged
@@ -9,11 +10,6 @@ from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
-
-
-def handler(name: str, match: Match, priority: int = 0) -> Handler:
-    return Handler(name, Registration(match, "/i", Flags.NONE), priority)
-
 
 A = handler("a", Magic(b"A"))
 AB = handler("ab", Magic(b"AB"))

@@ -6,18 +6,14 @@ from itertools import combinations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.simulated import handler
 
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.precedence import order_matters, out_of_order, overlaps
 
 A, AB, AC, B, JAR, PY = Magic(b"A"), Magic(b"AB"), Magic(b"AC"), Magic(b"B"), Extension("jar"), Extension("py")
 KINDS: tuple[Match, ...] = (A, AB, AC, B, JAR)
-
-
-def handler(name: str, match: Match, priority: int = 0) -> Handler:
-    return Handler(name, Registration(match, "/i", Flags.NONE), priority)
 
 
 @pytest.mark.parametrize(
