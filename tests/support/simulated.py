@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from typing import Self
 
 from binfmtd.formats.register_line import decode_line
@@ -144,6 +144,13 @@ class Through:
             return False
         self.seen.append(self.kernel.observed())
         return True
+
+
+class Gate:
+    """Asks one function for each permission of a fast repair; by default it gives all."""
+
+    def __init__(self, may: Callable[[str], bool] = lambda _: True) -> None:
+        self.may_add_stand_in = self.may_switch = may
 
 
 def carry_out(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import cast
 
 import pytest
-from support.simulated import SimulatedKernel, Through, handler
+from support.simulated import Gate, SimulatedKernel, Through, handler
 
 from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.entry_state import Event, StateTable
@@ -26,19 +26,6 @@ from binfmtd.model.stand_in import stand_in_name
 A, B, C = handler("a", Magic(b"A")), handler("b", Magic(b"AB")), handler("c", Magic(b"C"))
 HANDLERS = (A, B, C)
 TEMPORARY = Policy(stand_ins=StandInPolicy.TEMPORARY)
-
-
-class Gate:
-    """Asks one function for everything."""
-
-    def __init__(self, may: Callable[[str], bool]) -> None:
-        self._may = may
-
-    def may_add_stand_in(self, name: str) -> bool:
-        return self._may(name)
-
-    def may_switch(self, name: str) -> bool:
-        return self._may(name)
 
 
 class World:

@@ -4,7 +4,7 @@ from typing import cast
 
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
-from support.simulated import SimulatedKernel, Through, carry_out
+from support.simulated import Gate, SimulatedKernel, Through, carry_out
 from support.worlds import World, worlds
 
 from binfmtd.daemon.assessment import Assessment
@@ -28,16 +28,6 @@ def serves(kernel: SimulatedKernel, handler: Handler) -> bool:
     return any(
         entry is not None and entry.enabled and equal(entry.registration, handler.registration) for entry in entries
     )
-
-
-class Open:
-    """A gate that allows everything."""
-
-    def may_add_stand_in(self, _: str) -> bool:
-        return True
-
-    def may_switch(self, _: str) -> bool:
-        return True
 
 
 def converged(world: World, kernel: SimulatedKernel) -> Assessment:
@@ -70,7 +60,7 @@ def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
     desired, kernel = world.desired(), world.kernel()
     assessment = converged(world, kernel)
     observed = assessment.observed
-    repair = FastRepair(assessment, StateTable(), Open(), lambda _: True)
+    repair = FastRepair(assessment, StateTable(), Gate(), lambda _: True)
     ours = [name for h in desired.handlers for name in (h.name, stand_in_name(h.name)) if name in observed.by_name]
     assume(ours)
     removed = {ours[place % len(ours)] for place in which}
@@ -124,7 +114,7 @@ def test_plan_and_fast_repair_agree(world: World, which: int, how: str) -> None:
     after = plan(desired, observed, context)
     assume(handler.name not in after.served_elsewhere)  # once it is missing, a foreign entry may serve instead
     planned = {action.entry: action.drift for action in after.actions}
-    repair = FastRepair(assessment, StateTable(), Open(), lambda _: True)
+    repair = FastRepair(assessment, StateTable(), Gate(), lambda _: True)
     events = PendingEvents([handler.name])
     events.entries_written |= events.entries
     through = Through(kernel)
