@@ -77,9 +77,9 @@ def world() -> World:
     return World()
 
 
-def written(name: str) -> PendingEvents:
-    """Return the event of another program's write to this entry's file."""
-    events = PendingEvents([name])
+def written(name: str, *, any_entry: bool = False) -> PendingEvents:
+    """Return the event of another program's write to this entry's file; ``any_entry``: and to ``register``."""
+    events = PendingEvents([name], any_entry=any_entry)
     events.entries_written.add(name)
     return events
 
@@ -451,8 +451,7 @@ def test_a_helper_serves_before_it_looks(permanent: World) -> None:
     """A helper is put above an entry that another program registered again, and removed when the stand-in is above."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
-    events = written("c")
-    events.any_entry = True
+    events = written("c", any_entry=True)
     through = Through(permanent.kernel)
     assert permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     helper = stand_in_name(stand_in_name("c"))
@@ -467,8 +466,7 @@ def test_a_helper_that_was_not_needed(permanent: World) -> None:
     """If the entry that was registered again is as declared, the stand-in below it stays, and the helper is removed."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration)
-    events = written("c")
-    events.any_entry = True
+    events = written("c", any_entry=True)
     through = Through(permanent.kernel)
     assert permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     permanent.react(events)
@@ -479,8 +477,7 @@ def test_nothing_was_registered_again(permanent: World) -> None:
     """If no entry was registered again, no helper is registered."""
     permanent.kernel.remove("c")
     through = Through(permanent.kernel)
-    events = written("c")
-    events.any_entry = True
+    events = written("c", any_entry=True)
     assert not permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     assert len(through.seen) == 1, "no write"
 
@@ -489,8 +486,7 @@ def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
     """If another entry takes the proper one's place, the stand-in is put above it, and a handler serves meanwhile."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
-    events = written("c")
-    events.any_entry = True
+    events = written("c", any_entry=True)
     reaction = permanent.react(events)
     assert reaction.bridged == ["c"]
     assert permanent.names()[0] == stand_in_name("c")
