@@ -11,7 +11,7 @@ from binfmtd.daemon.entry_index import EntryIndex
 from binfmtd.kernel.steps import in_one_go
 from binfmtd.model.config import Policy, Unmanaged
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import PlanContext, Record
+from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
@@ -98,10 +98,3 @@ def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> Non
     assert plan(wanted, found, around) == plan(wanted, world.observed, around)
     known = [remember({}, each, wanted, around, ()) for each in (found, world.observed)]
     assert known[0] == known[1]
-
-
-def test_a_plan_over_an_index_of_its_own() -> None:
-    """With a handler for AB, an entry for C changes nothing: the example of the module."""
-    observed, wanted = ObservedState((BYSTANDER, *RELEVANT)), desired()
-    found = relevant_of(EntryIndex([PROGRAM]), observed, wanted, {})
-    assert plan(wanted, found, PlanContext()) == plan(wanted, observed, PlanContext())
