@@ -35,6 +35,12 @@ MATCHES: tuple[Match, ...] = (
     Extension("jar"),
     Extension("py"),
 )
+# Of few bytes, under any masks.
+SMALL_MAGICS = st.builds(
+    lambda pairs, offset: Magic(bytes(m for m, _ in pairs), bytes(k for _, k in pairs), offset),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3),
+    st.integers(0, 2),
+)
 PATHS = ("/i", "/j", "/k")
 FLAGS = (Flags.NONE, Flags.F, Flags.F | Flags.P, Flags.parse("C"))
 

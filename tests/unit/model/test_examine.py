@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.worlds import SMALL_MAGICS
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.entry import Entry, ObservedState
@@ -117,14 +118,7 @@ def test_who_is_hidden_by_whom() -> None:
     assert faults(entry("a", Extension("abc")), narrow) == []
 
 
-SMALL = st.builds(
-    lambda pairs, offset: Magic(bytes(m for m, _ in pairs), bytes(k for _, k in pairs), offset),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3),
-    st.integers(0, 2),
-)
-
-
-@given(st.lists(SMALL, max_size=8))
+@given(st.lists(SMALL_MAGICS, max_size=8))
 def test_which_entries_are_hidden(matches: list[Magic]) -> None:
     """Exactly those entries are hidden whose plainest file an enabled newer one takes, however many there are."""
     entries = [entry(str(place), match) for place, match in enumerate(matches)]

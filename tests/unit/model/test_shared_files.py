@@ -2,20 +2,15 @@ from bisect import insort
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.worlds import MATCHES
+from support.worlds import MATCHES, SMALL_MAGICS
 
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.match import Magic, Match
+from binfmtd.model.match import Match
 from binfmtd.model.precedence import order_matters, overlaps
 from binfmtd.model.shared_files import SharedFiles
 
-SMALL = st.builds(
-    lambda pairs, offset: Magic(bytes(m for m, _ in pairs), bytes(k for _, k in pairs), offset),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3),
-    st.integers(0, 2),
-)
-ANY = st.sampled_from(MATCHES) | SMALL
+ANY = st.sampled_from(MATCHES) | SMALL_MAGICS
 
 
 @given(st.lists(ANY, max_size=12), st.lists(ANY, min_size=1, max_size=4))
