@@ -1,10 +1,10 @@
 """The file that an interpreter needs to start, read from its own file."""
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
+from support.elf_files import made
 from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
@@ -15,27 +15,13 @@ from binfmtd.host.interpreters import look_at, required_loader
 LINKER = b"/lib/ld.so.1\0"
 
 
-def with_interpreter(bits: int, order: str, gap: int = 0) -> bytes:
-    """Return the headers of a program whose second segment is PT_INTERP, and that segment ``gap`` bytes behind them."""
-    ident = b"\x7fELF" + bytes((1 if bits == 32 else 2, 1 if order == "<" else 2, 1)) + bytes(9)
-    if bits == 32:
-        header = struct.pack(order + "16sHHIIIIIHHHHHH", ident, 2, 1, 1, 0, 52, 0, 0, 52, 32, 2, 0, 0, 0)
-        load = struct.pack(order + "8I", 1, 0, 0, 0, 9, 9, 5, 4096)
-        interp = struct.pack(order + "8I", 3, 52 + 64 + gap, 0, 0, len(LINKER), 0, 4, 1)
-    else:
-        header = struct.pack(order + "16sHHIQQQIHHHHHH", ident, 2, 1, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
-        load = struct.pack(order + "IIQQQQQQ", 1, 5, 0, 0, 0, 9, 9, 4096)
-        interp = struct.pack(order + "IIQQQQQQ", 3, 4, 64 + 112 + gap, 0, 0, len(LINKER), 0, 1)
-    return header + load + interp + bytes(gap) + LINKER
-
-
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_dynamic_linker(tmp_path: Path, bits: int, order: str) -> None:
     """A dynamic program needs the path of its PT_INTERP, in either class and byte order."""
     file = tmp_path / "program"
     for gap in (0, 1 << 20):  # patchelf moves it to the end of the file
-        file.write_bytes(with_interpreter(bits, order, gap))
+        file.write_bytes(made((1, bytes(gap)), (3, LINKER), bits=bits, order=order))
         assert required_loader(str(file)) == "/lib/ld.so.1"
 
 
@@ -48,7 +34,7 @@ def test_a_dynamic_linker(tmp_path: Path, bits: int, order: str) -> None:
         (b"", None),
         (b"\x7fELF", None),
         (b"\x7fELF\x09\x01" + bytes(64), None),
-        (with_interpreter(64, "<")[:100], None),
+        (made((1, b""), (3, LINKER))[:100], None),
         (tiny_program(CATALOG["s390x"]), None),
     ],
 )
