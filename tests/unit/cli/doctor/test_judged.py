@@ -1,7 +1,5 @@
 """Findings about hosts that no test can provoke here: other kernels, WSL, an automount that hangs, seccomp."""
 
-from pathlib import Path
-
 import pytest
 
 from binfmtd.cli.doctor.host import judge, judge_release
@@ -12,7 +10,6 @@ from binfmtd.files.managers import Rules
 from binfmtd.formats.mountinfo import MountLine
 from binfmtd.formats.register_line import decode_line
 from binfmtd.host.privileges import Privileges
-from binfmtd.host.qemu_versions import is_qemu, versions
 from binfmtd.kernel.mount_layers import Layers
 from binfmtd.model.finding import Level
 
@@ -145,41 +142,3 @@ def test_what_follows_a_command_is_not_lost() -> None:
     """If a message goes on after its command, the text of the finding is the whole message."""
     message = "/y is not mounted: run `mount /y` as root; in a container, start that with --privileged, or bind it in"
     assert split(message) == (message, "mount /y")
-
-
-def test_versions(tmp_path: Path) -> None:
-    """A version is the one that the emulator prints; one that prints none, cannot be run or is killed has a reason."""
-    for name, script in (
-        ("qemu-good", "echo qemu-good version 10.0.13 '(Debian)'"),
-        ("qemu-silent", "exit 0"),
-        ("qemu-killed", "kill -9 $$"),
-        ("qemu-asked", 'test -z "$QEMU_CPU" && test "$*" = --version && echo qemu-asked version 1.2'),
-    ):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "arm").symlink_to("qemu-good")
-    (tmp_path / "qemu-text").write_text("text")
-    found = versions([*map(str, tmp_path.iterdir())])
-    assert {Path(path).name: version for path, version in found.items()} == {
-        "qemu-good": (10, 0, 13),
-        "arm": (10, 0, 13),
-        "qemu-asked": (1, 2),
-        "qemu-silent": "it exited with status 0 and printed no version",
-        "qemu-killed": "it was killed by signal 9",
-        "qemu-text": "Permission denied",
-    }
-    assert is_qemu(str(tmp_path / "arm"))
-    assert not is_qemu("/usr/bin/wasmtime")
-
-
-def test_few_emulators_run_at_once(tmp_path: Path) -> None:
-    """At most two emulators run at once: each maps megabytes, and a pod of 128 MiB has no room for many."""
-    (tmp_path / "running").mkdir()
-    count = f"touch {tmp_path}/running/$0; ls {tmp_path}/running | wc -l >>{tmp_path}/counts; rm {tmp_path}/running/$0"
-    for number in range(32):
-        name = f"qemu-{number}"
-        (tmp_path / name).write_text(f"#!/bin/sh\n{count.replace('$0', name)}\necho {name} version 1.2\n")
-        (tmp_path / name).chmod(0o755)
-    found = versions([str(path) for path in tmp_path.glob("qemu-*")])
-    assert set(found.values()) == {(1, 2)}
-    assert max(map(int, (tmp_path / "counts").read_text().split())) <= 2
