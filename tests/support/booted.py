@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from binfmtd.catalog.names import find
-from binfmtd.catalog.program import tiny_program
 from support.cli import CHECKOUT, Result, run
 from support.instance import namespace_of_its_own
-from support.programs import exits_with
+from support.programs import exits_with, foreign_program, install
 from support.waiting import SLOWNESS, wait_until
 
 BUILD = CHECKOUT / "build" / "systemd"
@@ -202,9 +201,7 @@ class Booted(NspawnMachine):
         content = self._packages / f"emulator-{status}"
         (content / "DEBIAN").mkdir(parents=True, exist_ok=True)
         (content / "usr/bin").mkdir(parents=True, exist_ok=True)
-        emulator = content / "usr/bin/qemu-riscv64"
-        emulator.write_bytes(exits_with(status))
-        emulator.chmod(0o755)
+        install(content / "usr/bin/qemu-riscv64", exits_with(status))
         (content / "DEBIAN/control").write_text(
             f"Package: test-emulator\nVersion: {status}\nArchitecture: all\nMaintainer: nobody <n@example.org>\n"
             "Description: an emulator that answers with one exit status\n"
@@ -237,9 +234,7 @@ def furnish(root: Path, masked: Sequence[str] = (), *, installed: bool = True) -
     (root / "etc/systemd/system/mounting.service").write_text(MOUNTING)
     for unit in masked:
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
-    foreign = root / PROGRAM.lstrip("/")
-    foreign.write_bytes(tiny_program(find("riscv64")))
-    foreign.chmod(0o755)
+    foreign_program(root / PROGRAM.lstrip("/"), find("riscv64"))
 
 
 def make_tree(suite: str = SUITE, packages: Sequence[str] = PACKAGES, options: Sequence[str] = ()) -> Path:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from support.cli import Result, run
 from support.instance import Instance
+from support.programs import foreign_program, install
 
 BINFMT = (sys.executable, "-c", "from binfmtd.cli.compat.main import entry; entry()")
 
@@ -33,11 +33,7 @@ class DropIn:
 
     def put(self, name: str, content: bytes, suffix: str = "") -> None:
         """Put any content there as an emulator, in a new file with its own inode."""
-        path = self.emulators / f"qemu-{name}{suffix}"
-        beside = self.emulators / "new"
-        beside.write_bytes(content)
-        beside.chmod(0o755)
-        beside.rename(path)
+        install(self.emulators / f"qemu-{name}{suffix}", content)
 
     def command(self, *words: str, variables: Mapping[str, str] | None = None) -> list[str]:
         """Return the command line that enters the instance and runs ``binfmt`` there."""
@@ -66,10 +62,7 @@ class DropIn:
 
     def program(self, name: str) -> Path:
         """Return an architecture's tiny program as a file."""
-        path = self._programs / name
-        path.write_bytes(tiny_program(CATALOG[name]))
-        path.chmod(0o755)
-        return path
+        return foreign_program(self._programs / name, CATALOG[name])
 
     def runs(self, name: str) -> bool:
         """Return True if the architecture's programs run in the instance, in a chroot without an emulator."""

@@ -27,6 +27,7 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match
 from support.exec_loop import TESTS
 from support.instance import Instance
+from support.programs import install
 from support.waiting import wait_until
 
 NATIVES = ("1", "2", "3.A", "4.b", "5", "6", "7", "8")  # their place, from one on, is what they exit with
@@ -230,10 +231,7 @@ class World:
     def _put(self, name: str, content: bytes) -> str:
         path = Path(self.directory, name)
         path.parent.mkdir(exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-        path.chmod(0o755)
-        return str(path)
+        return str(install(path, content))
 
 
 def execute_all() -> None:

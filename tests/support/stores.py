@@ -8,6 +8,7 @@ from typing import Any
 
 from binfmtd.model.emulator_version import MANIFEST
 from support.cli import BINFMTD, Result, run
+from support.programs import install
 from support.tiny_emulators import tiny_emulator
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "BINFMTD_STORE"}
@@ -64,8 +65,7 @@ def emulators(directory: Path, files: Mapping[str, bytes]) -> str:
     """Write these files into a new directory, and return its path."""
     directory.mkdir(parents=True)
     for name, content in files.items():
-        (directory / name).write_bytes(content)
-        (directory / name).chmod(0o755)
+        install(directory / name, content)
     return str(directory)
 
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.levels import LEVELS
@@ -25,21 +26,23 @@ CPUS = {
 }
 
 
+def running(name: str, directory: Path, *emulator: str) -> list[str]:
+    """Return the levels of an architecture whose programs exit with 42; those of other levels fail, and in time."""
+    found = []
+    for level, program in LEVELS[name].items():
+        command = [*emulator, install(directory / level, program)]
+        if subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 42:
+            found.append(level)
+    return found
+
+
 @pytest.mark.parametrize(("name", "cpu"), CPUS)
 def test_exactly_the_levels_of_a_cpu_run(name: str, cpu: str, tmp_path: Path) -> None:
     """On each CPU exactly the programs of its levels exit with 42; those of other levels fail, and in time."""
     emulator = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
     if emulator is None:
         pytest.skip(f"qemu-{name} is not installed: apt-get install qemu-user")
-    ran = []
-    for level, program in LEVELS[name].items():
-        path = tmp_path / level
-        path.write_bytes(program)
-        path.chmod(0o755)
-        done = subprocess.run([emulator, "-cpu", cpu, path], capture_output=True, timeout=30, check=False)
-        if done.returncode == 42:
-            ran.append(level)
-    assert sorted(ran) == list(CPUS[name, cpu])
+    assert sorted(running(name, tmp_path, emulator, "-cpu", cpu)) == list(CPUS[name, cpu])
 
 
 def test_levels_are_variants_of_the_platform() -> None:
@@ -65,11 +68,4 @@ def test_the_kernel_agrees(tmp_path: Path) -> None:
         if not set(words.split()) <= flags:
             break
         expected.append(level)
-    ran = []
-    for level, program in LEVELS["x86_64"].items():
-        path = tmp_path / level
-        path.write_bytes(program)
-        path.chmod(0o755)
-        if subprocess.run([path], timeout=30, check=False).returncode == 42:
-            ran.append(level)
-    assert ran == expected
+    assert running("x86_64", tmp_path) == expected

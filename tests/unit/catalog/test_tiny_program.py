@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.programs import foreign_program
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.elf import ElfHeader
@@ -18,9 +19,7 @@ from binfmtd.model.guard import NativeHeader
 
 def exit_status(architecture: Architecture, directory: Path, *emulator: str) -> tuple[int, bytes]:
     """Run the tiny program; return its exit status and its output."""
-    path = directory / "tiny"
-    path.write_bytes(tiny_program(architecture))
-    path.chmod(0o755)
+    path = foreign_program(directory / "tiny", architecture)
     ran = subprocess.run([*emulator, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30, check=False)
     return ran.returncode, ran.stdout
 
