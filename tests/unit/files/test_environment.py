@@ -7,29 +7,20 @@ import pytest
 from binfmtd.files import environment
 
 
-@pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file in which systemd names the manager; it does not exist yet."""
-    file = tmp_path / "container"
-    monkeypatch.setattr(environment, "_MANAGER_FILE", str(file))
+@pytest.mark.parametrize(
+    ("text", "variable", "manager"),
+    [
+        ("", "", ""),  # on a host
+        ("lxc\n", "", "lxc"),  # a service of systemd in a container has no such variable
+        ("lxc\n", "systemd-nspawn", "systemd-nspawn"),
+    ],
+)
+def test_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, variable: str, manager: str) -> None:
+    """The variable of this process comes first, then the file in which systemd names the manager."""
+    monkeypatch.setattr(environment, "_MANAGER_FILE", str(tmp_path / "container"))
     monkeypatch.delenv("container", raising=False)
-    return file
-
-
-def test_no_manager(file: Path) -> None:
-    """On a host neither has a name."""
-    assert not file.exists()
-    assert environment.container_manager() == ""
-
-
-def test_a_service(file: Path) -> None:
-    """A service of systemd in a container has no such variable: systemd's file has the name."""
-    file.write_text("lxc\n")
-    assert environment.container_manager() == "lxc"
-
-
-def test_the_variable_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable of this process comes first."""
-    file.write_text("lxc\n")
-    monkeypatch.setenv("container", "systemd-nspawn")
-    assert environment.container_manager() == "systemd-nspawn"
+    if text:
+        (tmp_path / "container").write_text(text)
+    if variable:
+        monkeypatch.setenv("container", variable)
+    assert environment.container_manager() == manager
