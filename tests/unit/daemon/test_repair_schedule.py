@@ -81,6 +81,13 @@ class World:
         self.now += takes
         self.schedule.record_reconcile(result, at_once=at_once, flushed=flushed)
 
+    def repair(self, times: int, *, flushed: bool = False, bridged: bool = False) -> None:
+        """Have another program touch the entry this many times, and each time a pass that repairs it."""
+        for _ in range(times):
+            self.touch("a", flushed=flushed, bridged=bridged)
+            self.now += SETTLE
+            self.reconcile(REGISTER)
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
@@ -227,10 +234,7 @@ def test_a_first_registration_that_fails_is_no_repair(world: World) -> None:
 
 def test_contention(world: World) -> None:
     """Ten repairs in ten seconds begin a backoff: a stand-in is still registered at once, the proper entry later."""
-    for _ in range(REPAIRS):
-        world.touch("a")
-        world.now += SETTLE
-        world.reconcile(REGISTER)
+    world.repair(REPAIRS)
     assert world.reporter.contentions == ["a"]
     assert world.schedule.contended() == {"a"}
     assert world.schedule.may_add_stand_in("a")
@@ -333,10 +337,7 @@ def test_passes_without_a_handler_are_no_flush(world: World) -> None:
 
 def test_flushes_without_end(world: World) -> None:
     """Flushes without end begin one backoff, that of the instance, and then every name waits."""
-    for _ in range(REPAIRS_OF_ALL):
-        world.touch("a", flushed=True, bridged=True)
-        world.now += SETTLE
-        world.reconcile(REGISTER)
+    world.repair(REPAIRS_OF_ALL, flushed=True, bridged=True)
     assert world.reporter.contentions == [INSTANCE]
     world.touch("a", flushed=True, bridged=True)
     world.now += SETTLE
@@ -347,10 +348,7 @@ def test_flushes_without_end(world: World) -> None:
 
 def test_flushes_whose_stand_ins_are_withheld(world: World) -> None:
     """A flush counts for the instance also if no stand-in was registered, since the budget was spent."""
-    for _ in range(REPAIRS_OF_ALL):
-        world.touch("a", flushed=True)
-        world.now += SETTLE
-        world.reconcile(REGISTER)
+    world.repair(REPAIRS_OF_ALL, flushed=True)
     assert world.reporter.contentions == [INSTANCE]
 
 
@@ -482,10 +480,7 @@ def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
 
 def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
     """A backoff does not keep the instance off, since nothing serves then; the budget limits what that costs."""
-    for _ in range(REPAIRS_OF_ALL + 9):
-        world.touch("a", flushed=True, bridged=True)
-        world.now += SETTLE
-        world.reconcile(REGISTER)
+    world.repair(REPAIRS_OF_ALL + 9, flushed=True, bridged=True)
     assert not world.schedule.may_switch(INSTANCE)
     switch_on = Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "it is switched off")
     assert world.schedule.allow(switch_on)
