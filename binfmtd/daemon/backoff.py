@@ -33,11 +33,6 @@ class Backoff:
         self._repairs: deque[float] = deque(maxlen=REPAIRS_OF_ALL if of_all else REPAIRS)
         self._pause = 0.0  # seconds from a repair to the next one; 0: no backoff
 
-    @property
-    def active(self) -> bool:
-        """True while the daemon backs off from the name."""
-        return self._pause > 0
-
     def repaired(self, now: float) -> bool:
         """Count a repair; return True if a backoff begins with it."""
         repairs = self._repairs
