@@ -90,10 +90,10 @@ class Cli:
             arguments = (*arguments, "--config", str(self.config))
         return run(self.command(*arguments))
 
-    def on_a_terminal(self, *arguments: str, columns: int = 80) -> list[str]:
+    def on_a_terminal(self, *arguments: str) -> list[str]:
         """Return the lines that it prints on a terminal, without colours."""
         ours, its = pty.openpty()
-        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         environment = {"TERM": "xterm"} | {key: value for key, value in os.environ.items() if key != "COLUMNS"}
         with (
             os.fdopen(ours, "rb") as output,
