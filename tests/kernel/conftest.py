@@ -1,11 +1,13 @@
 """Fixtures for tests on the real kernel: a private instance of binfmt_misc, and the daemon in it."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.cli import Cli
 from support.daemon import Daemon
 from support.instance import Instance, LentOutError, UnavailableError
 from support.log_events import undocumented
@@ -112,6 +114,33 @@ def module_instance(_instances: bool) -> Iterator[Instance]:
     """Yield an instance that the tests of one module share; each of them leaves it as it found it."""
     with _make() as instance:
         yield instance
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    """Return the command line in the instance, with a state directory of its own."""
+    return Cli(instance, tmp_path)
+
+
+@pytest.fixture
+def _cli_of_daemon(cli: Cli, tmp_path: Path) -> None:
+    """Give the command line the state directory of the daemon that ``start_daemon`` starts."""
+    cli.state_directory = tmp_path / "daemon" / "state"
+
+
+@pytest.fixture
+def bin_directory(tmp_path: Path) -> Path:
+    """Return a directory to which only its owner can write."""
+    directory = tmp_path / "bin"
+    directory.mkdir(mode=0o755)
+    return directory
+
+
+@pytest.fixture
+def port() -> int:
+    """Return a port that is free at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

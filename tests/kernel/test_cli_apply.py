@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from support.cli import Cli, fake_emulators, run, state
 from support.daemon import Daemon
 from support.instance import Instance
@@ -23,11 +22,6 @@ magic = '\\x00one'
 interpreter = "/usr/bin/true"
 """
 ONE_TEXT = "enabled\ninterpreter /usr/bin/true\nflags: \noffset 0\nmagic 006f6e65\n"
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
 
 
 def test_everything_that_has_an_emulator_and_is_not_native(instance: Instance, tmp_path: Path, cli: Cli) -> None:

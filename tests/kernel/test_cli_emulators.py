@@ -2,17 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 from support.cli import Cli
 from support.instance import Instance
 from support.stores import emulators, three
 
 CONFIG = "architectures = []\n[handlers.declared]\nmagic = '\\x00one'\ninterpreter = '{path}'\n"
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
 
 
 def test_versions_in_use(cli: Cli, instance: Instance, tmp_path: Path) -> None:

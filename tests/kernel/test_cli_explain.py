@@ -40,11 +40,6 @@ Register = Callable[..., None]
 
 
 @pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
-@pytest.fixture
 def register(instance: Instance) -> Register:
     def register(name: str, match: Match, interpreter: str | Path = "/usr/bin/qemu-aarch64", flags: str = "F") -> None:
         instance.register(encode_line(name, Registration(match, str(interpreter), Flags.parse(flags))))

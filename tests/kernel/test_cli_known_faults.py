@@ -23,11 +23,6 @@ Register = Callable[..., Path]
 
 
 @pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
-@pytest.fixture
 def register(instance: Instance, tmp_path: Path) -> Register:
     """Return a function that registers a fake emulator of some version, and ends as the script says."""
 

@@ -17,6 +17,7 @@ from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 CONFIG = """
 architectures = ["arm64"]
 unmanaged = "remove"
@@ -27,13 +28,6 @@ magic = '\\x00one'
 interpreter = "/usr/bin/true"
 flags = "F"
 """
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    cli = Cli(instance, tmp_path)
-    cli.state_directory = tmp_path / "daemon" / "state"
-    return cli
 
 
 def settled(instance: Instance, *names: str) -> None:

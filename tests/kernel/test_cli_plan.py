@@ -27,11 +27,6 @@ interpreter = "/usr/bin/true"
 
 
 @pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
-@pytest.fixture
 def open_directory() -> Iterator[Path]:
     """Yield a directory that all users may read: pytest's own are for its user alone."""
     path = Path(tempfile.mkdtemp(prefix="cli-"))

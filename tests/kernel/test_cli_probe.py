@@ -25,11 +25,6 @@ Register = Callable[..., None]
 
 
 @pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
-@pytest.fixture
 def register(instance: Instance, tmp_path: Path) -> Register:
     """Return a function that registers an interpreter, or a script as one, for an architecture."""
 

@@ -48,11 +48,6 @@ Register = Callable[..., None]
 
 
 @pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
-@pytest.fixture
 def register(instance: Instance, tmp_path: Path) -> Register:
     """Return a function that registers QEMU, or a script in place of it, for an architecture."""
 

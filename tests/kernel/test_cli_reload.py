@@ -17,16 +17,10 @@ from binfmtd.daemon.state_dir import APPLY, Lock
 
 StartDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
 TWO = ONE.replace("one", "two")
 BAD = "architecturez = []\n"
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    cli = Cli(instance, tmp_path)
-    cli.state_directory = tmp_path / "daemon" / "state"
-    return cli
 
 
 def test_in_force(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

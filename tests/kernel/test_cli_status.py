@@ -19,6 +19,7 @@ from binfmtd.report.status import FOREIGN_LISTED
 
 StartDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 CONFIG = """
 architectures = []
 [handlers.one]
@@ -38,13 +39,6 @@ MANY = "".join(
 )
 ARM64 = 'architectures = ["arm64"]\nemulators = {paths = ["/usr/bin/true"]}\n'
 ODD = b"odd\x1b[31m\xff"
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    cli = Cli(instance, tmp_path)
-    cli.state_directory = tmp_path / "daemon" / "state"
-    return cli
 
 
 def test_reasons_that_differ_in_the_architecture(start_daemon: StartDaemon, cli: Cli, tmp_path: Path) -> None:

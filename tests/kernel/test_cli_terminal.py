@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 from support.cli import Cli
 from support.instance import Instance
 
@@ -22,11 +21,6 @@ magic = '\\x00two'
 interpreter = "/usr/bin/true"
 flags = "F"
 """
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
 
 
 def test_plan(instance: Instance, cli: Cli) -> None:

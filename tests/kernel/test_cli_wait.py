@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from support.cli import Cli
@@ -18,11 +17,6 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 def line(name: str, interpreter: str = "/usr/bin/true", flags: Flags = Flags.F) -> bytes:
     return encode_line(f"some-{name}", Registration(CATALOG[name].match, interpreter, flags))
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
 
 
 @pytest.fixture

@@ -23,14 +23,6 @@ MAGIC = b"\x00one"
 
 
 @pytest.fixture
-def bin_directory(tmp_path: Path) -> Path:
-    """Return a directory to which only its owner can write."""
-    directory = tmp_path / "bin"
-    directory.mkdir(mode=0o755)
-    return directory
-
-
-@pytest.fixture
 def foreign_file(tmp_path: Path) -> Path:
     """Return an executable that only the handler can run."""
     file = tmp_path / "file"

@@ -5,7 +5,6 @@
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,7 @@ pytest.importorskip("jsonschema", reason="takes jsonschema, which the extra test
 
 StartDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 NATIVE = find(os.uname().machine).name
 NAME = f"qemu-{FOREIGN}"
 NOTHING = "architectures = []\n"
@@ -48,13 +48,6 @@ def checked(name: str, document: Any) -> Any:
     found = document.json if isinstance(document, Result) else document
     assert schemas.problems(found, name) == []
     return found
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    cli = Cli(instance, tmp_path)
-    cli.state_directory = tmp_path / "daemon" / "state"
-    return cli
 
 
 @pytest.fixture
@@ -82,13 +75,6 @@ def test_an_error_is_no_document(cli: Cli) -> None:
     assert (result.status, result.stdout) == (1, "")
     result = cli("check", "--json", config="nonsense =")
     assert (result.status, checked("check", result)["valid"]) == (78, False)
-
-
-@pytest.fixture
-def port() -> int:
-    """Return a port that is free at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_the_status(instance: Instance, start_daemon: StartDaemon, cli: Cli, port: int) -> None:

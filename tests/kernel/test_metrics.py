@@ -47,13 +47,6 @@ def config(*metrics: str, top: str = "") -> str:
     return f"architectures = []\n{top}\n[metrics]\n" + "\n".join(metrics) + HANDLERS
 
 
-@pytest.fixture
-def port() -> int:
-    """Return a port that is free at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 class Http:
     """A client of one daemon."""
 

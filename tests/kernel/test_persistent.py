@@ -72,11 +72,6 @@ class Host:
 
 
 @pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
-@pytest.fixture
 def host(instance: Instance, cli: Cli, tmp_path: Path) -> Host:
     return Host(instance, cli, tmp_path / "host")
 

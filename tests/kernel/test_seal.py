@@ -65,11 +65,6 @@ def open_for_writing(instance: Instance, name: str = "register") -> Iterator[Non
         os.close(descriptor)
 
 
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
 def test_no_program_can_write(instance: Instance, start_daemon: StartDaemon) -> None:
     """From READY=1 on no program can change entries through any mount; programs run, and no repair is needed."""
     daemon = start_daemon(SEALED)

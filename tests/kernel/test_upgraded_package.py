@@ -16,6 +16,7 @@ from support.waiting import wait_until
 
 from binfmtd.daemon.preload import REMEDY
 
+pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 # All run-time dependencies on some version of Python; with `python -S` there is no other place to find them.
 DISTRIBUTIONS = (
     *("pyinotify", "pyasyncore", "structlog", "prometheus_client"),
@@ -62,13 +63,6 @@ def start_from_tree(instance: Instance, tree: Path, tmp_path: Path) -> Iterator[
     for daemon in started:
         daemon.close()
         print(daemon.log_text())  # noqa: T201  pytest shows it where the test failed
-
-
-@pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    cli = Cli(instance, tmp_path)
-    cli.state_directory = tmp_path / "daemon" / "state"
-    return cli
 
 
 def free_port() -> int:

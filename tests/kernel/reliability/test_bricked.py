@@ -38,14 +38,6 @@ EVERY = rb":brick:M::\x7fELF::%b:%b"
 ESCAPING = 9  # OSABI of FreeBSD; Linux executes such files nevertheless
 
 
-@pytest.fixture
-def bin_directory(tmp_path: Path) -> Path:
-    """Return a directory for interpreters."""
-    directory = tmp_path / "bin"
-    directory.mkdir(mode=0o755)
-    return directory
-
-
 def itself(instance: Instance, _: Path, flags: bytes) -> None:
     """Register an entry whose interpreter is an ordinary native program, which the entry takes as well."""
     instance.register(EVERY % (b"/usr/bin/env", flags))

@@ -50,14 +50,6 @@ def programs(tmp_path: Path) -> list[Path]:
     return [foreign_program(tmp_path / name, CATALOG[name]) for name in EXECUTED]
 
 
-@pytest.fixture
-def bin_directory(tmp_path: Path) -> Path:
-    """Return a directory for interpreters."""
-    directory = tmp_path / "bin"
-    directory.mkdir(mode=0o755)
-    return directory
-
-
 def test_a_reload_that_changes_half_of_them(
     instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path, programs: list[Path]
 ) -> None:

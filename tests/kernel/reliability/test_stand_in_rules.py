@@ -36,11 +36,6 @@ flags = "F"
 
 
 @pytest.fixture
-def cli(instance: Instance, tmp_path: Path) -> Cli:
-    return Cli(instance, tmp_path)
-
-
-@pytest.fixture
 def files(tmp_path: Path) -> Path:
     """Return a directory with a program that the handler ``one`` takes, its interpreter, and another one."""
     directory = tmp_path / "files"
