@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import shutil
-import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -65,19 +64,15 @@ def start_from_tree(instance: Instance, tree: Path, tmp_path: Path) -> Iterator[
         print(daemon.log_text())  # noqa: T201  pytest shows it where the test failed
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def reloaded(cli: Cli, daemon: Daemon, config: str) -> None:
     daemon.config.write_text(config)
     result = cli("reload")
     assert (result.status, result.stderr) == (0, "")
 
 
-def test_all_that_a_daemon_does(instance: Instance, start_from_tree: StartFromTree, cli: Cli, tmp_path: Path) -> None:
+def test_all_that_a_daemon_does(
+    instance: Instance, start_from_tree: StartFromTree, cli: Cli, port: int, tmp_path: Path
+) -> None:
     """Reloads with every table, repairs, pauses, probes, mounts and the end load no file of the package any more."""
     daemon = start_from_tree(NO_ARCHITECTURE)
     reloaded(cli, daemon, NO_ARCHITECTURE + HANDLER.format("one"))
@@ -92,7 +87,7 @@ def test_all_that_a_daemon_does(instance: Instance, start_from_tree: StartFromTr
     (tmp_path / "rules" / "a.conf").write_text(":included:M::included::/usr/bin/true:\n")
     textfile, labels = tmp_path / "binfmtd.prom", tmp_path / "labels"
     config = f"architectures = ['arm', 's390x']\ninclude = ['{tmp_path}/rules']\nprobe = 'after-repair'\n"
-    config += emulators + f"[metrics]\nlisten = '127.0.0.1:{free_port()}'\ntextfile = '{textfile}'\n"
+    config += emulators + f"[metrics]\nlisten = '127.0.0.1:{port}'\ntextfile = '{textfile}'\n"
     config += f"[labels]\nfile = '{labels}'\n" + HANDLER.format("l" + "o" * 249)  # its stand-in's name has a hash
     config += HANDLER.format("two")
     reloaded(cli, daemon, config)
@@ -139,14 +134,14 @@ def test_a_reload_that_needs_a_missing_module(
     assert daemon.logs(None, text="Traceback (most recent call last):") == []
 
 
-def test_a_repair_that_needs_a_missing_module(instance: Instance, start_from_tree: StartFromTree, tree: Path) -> None:
+def test_a_repair_that_needs_a_missing_module(
+    instance: Instance, start_from_tree: StartFromTree, port: int, tree: Path
+) -> None:
     """If a repair needs a missing module, a log line asks for a restart, and everything else goes on."""
     for missing in ("daemon/metrics/http_server.py", "host/syscalls.py"):
         (tree / "binfmtd" / missing).unlink()
     daemon = start_from_tree(NO_ARCHITECTURE + HANDLER.format("one"))
-    daemon.config.write_text(
-        NO_ARCHITECTURE + HANDLER.format("one") + f"[metrics]\nlisten = '127.0.0.1:{free_port()}'\n"
-    )
+    daemon.config.write_text(NO_ARCHITECTURE + HANDLER.format("one") + f"[metrics]\nlisten = '127.0.0.1:{port}'\n")
     daemon.reload()
     assert "restart the daemon" in daemon.wait_for_log("metrics_failed")["reason"]
     instance.run(["umount", MOUNT_POINT], check=True)  # mounting needs the other module
