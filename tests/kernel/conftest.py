@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance, LentOutError, UnavailableError
 from support.log_events import undocumented
 
@@ -155,9 +155,6 @@ def make_instance(_instances: bool) -> Iterator[Callable[[], Instance]]:
     yield make
     for instance in made:
         instance.close()
-
-
-StartDaemon = Callable[..., Daemon]
 
 
 @pytest.fixture

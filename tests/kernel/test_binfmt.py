@@ -4,12 +4,11 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli import Result, run, state
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.drop_in import BINFMT, DropIn
 from support.exec_loop import ExecLoop
 from support.instance import Instance
@@ -18,8 +17,6 @@ from support.waiting import IN_DELETE, IN_MODIFY, DirectoryWatch
 from binfmtd.files.distribution import emulators_remedy
 from binfmtd.model.handler import Flags
 from binfmtd.model.stand_in import stand_in_name
-
-StartDaemon = Callable[..., Daemon]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from benchmarks.disturbances import (
     Disturbance,
     Host,
 )
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop, Outcome
 from support.instance import Instance
 from support.programs import foreign_program
@@ -28,8 +28,6 @@ from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.stand_in import stand_in_name
-
-StartDaemon = Callable[..., Daemon]
 
 STATUS = 42  # the exit status of the program
 REPETITIONS = 3  # ten repairs in ten seconds would be contention

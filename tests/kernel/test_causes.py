@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.daemon.incidents import LONGEST
 
 LONGEST_SECONDS_OF_A_TEST = 100
-StartDaemon = Callable[..., Daemon]
 Why = Callable[[Callable[[], object]], dict[str, Any]]
 
 CONFIG = """

@@ -2,18 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from support.cli import Cli, fake_emulators, run, state
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
 OF_NO_PACKAGE = "put the emulator there, or correct [emulators] paths"
-StartDaemon = Callable[..., Daemon]
 
 ONE = """
 architectures = []

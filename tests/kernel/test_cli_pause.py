@@ -4,18 +4,15 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli import BINFMTD, Cli, run, unprivileged_python
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.model.stand_in import stand_in_name
-
-StartDaemon = Callable[..., Daemon]
 
 pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 CONFIG = """

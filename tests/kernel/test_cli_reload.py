@@ -4,18 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import MOUNT_POINT, Instance
 from support.waiting import wait_until
 
 from binfmtd.daemon.state_dir import APPLY, Lock
-
-StartDaemon = Callable[..., Daemon]
 
 pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"

@@ -4,20 +4,17 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.cli import Cli, run, unprivileged_python
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import install
 
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.report.status import FOREIGN_LISTED
-
-StartDaemon = Callable[..., Daemon]
 
 pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 CONFIG = """

@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 from support.cli import BINFMTD, Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
-StartDaemon = Callable[..., Daemon]
 InotifyWatcher = Callable[..., "Watching"]
 
 CONFIG = """

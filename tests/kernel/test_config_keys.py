@@ -1,15 +1,12 @@
 """Each key of the config has its documented effect on the real kernel; some keys have their own tests elsewhere."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """With ``reload_on_change`` each new version of a ConfigMap's volume is loaded."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from support.config_map import ConfigMap
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 
 def files(main: str, more: str) -> dict[str, str]:

@@ -6,13 +6,12 @@ Its rules are files of qemu-user; the package has links to them in /usr/lib/binf
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
 from support.programs import foreign_program
@@ -22,8 +21,6 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.binfmt_d import parse_conf
 from binfmtd.host.native import find_native
 from binfmtd.model.match import Magic
-
-StartDaemon = Callable[..., Daemon]
 
 RULES = Path("/usr/share/qemu/binfmt.d")
 NAME = "qemu-aarch64"

@@ -3,22 +3,19 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.programs import FOREIGN
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, IN_MOVED_TO, SLOWNESS, DirectoryWatch, deadline_in, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 architectures = []

@@ -1,19 +1,16 @@
 """The drop-ins of linuxkit, multiarch and vicamo: their output, and what is registered afterwards."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli import state
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.drop_in import DropIn
 from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.host.native import find_native
-
-StartDaemon = Callable[..., Daemon]
 
 
 @pytest.fixture

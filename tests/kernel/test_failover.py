@@ -1,17 +1,14 @@
 """Several interpreters of one architecture: the first that runs its programs serves."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import FOREIGN, foreign_program, install
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-
-StartDaemon = Callable[..., Daemon]
 
 NAME = f"qemu-{FOREIGN}"
 LONG = 60  # seconds: the probe runs 33 programs

@@ -1,19 +1,16 @@
 """Foreign entries are left alone, unless the config removes them."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import FOREIGN
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-
-StartDaemon = Callable[..., Daemon]
 
 HANDLER = r"""
 [handlers.one]

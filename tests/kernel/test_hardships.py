@@ -8,19 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import FOREIGN
 from support.waiting import IN_Q_OVERFLOW, SLOWNESS, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.host.native import find_native
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 architectures = []

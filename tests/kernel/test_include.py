@@ -1,16 +1,13 @@
 """``include``: a host's own rules are kept, with the meaning that systemd-binfmt gives them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 INCLUDE = "architectures = []\ninclude = ['binfmt.d']\n"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
@@ -16,8 +16,6 @@ from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status import unready
-
-StartDaemon = Callable[..., Daemon]
 
 MAGIC = b"\x00one"
 

@@ -6,7 +6,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -14,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 from support import schemas
 from support.cli import BINFMTD, Cli, Result
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.drop_in import DropIn
 from support.instance import Instance
 from support.programs import FOREIGN, crashes, exits_with, foreign_program, install, waits
@@ -28,8 +27,6 @@ from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 pytest.importorskip("jsonschema", reason="takes jsonschema, which the extra test installs")
-
-StartDaemon = Callable[..., Daemon]
 
 pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 NATIVE = find(os.uname().machine).name

@@ -7,16 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.adversary import OTHER, Adversary
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import SLOWNESS, deadline_in, wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 architectures = []

@@ -17,14 +17,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.daemon.metrics.http_server import BURST, CONNECTIONS, RATE
-
-StartDaemon = Callable[..., Daemon]
 
 HANDLERS = """
 [handlers.one]

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 from support.cpu import shares_of_a_core
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import exits_with, install
 from support.waiting import SLOWNESS, wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 architectures = []

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.fuse import HangingFileSystem
 from support.instance import Instance
 from support.programs import exits_with, install
@@ -18,8 +18,6 @@ from support.slices import SLICE, kernel_has_slices, slice_of
 from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.model.stand_in import stand_in_name
-
-StartDaemon = Callable[..., Daemon]
 
 ONE = """
 [handlers.one]

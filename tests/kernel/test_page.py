@@ -2,20 +2,19 @@
 
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.browser import chromium, show
 from support.cli import CHECKOUT
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.report.page import REFRESH
 
-StartDaemon = Callable[..., Daemon]
 SHOTS = CHECKOUT / "build/page"
 WIDE, MIDDLE, NARROW = (1100, 900), (900, 900), (360, 740)
 SMALLEST_LABEL, LEAST_WIDTH = 11, 120  # pixels

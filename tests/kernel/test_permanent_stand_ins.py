@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
 from support.pacing import BelowContention
@@ -18,7 +18,6 @@ from support.waiting import IN_CREATE, IN_DELETE, IN_MODIFY, DirectoryWatch, wai
 
 from binfmtd.model.stand_in import stand_in_name
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 Disturb = Callable[[Instance], None]
 

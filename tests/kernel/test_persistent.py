@@ -7,12 +7,11 @@ instance, shows what a boot would register from its binfmt.d.
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli import BINFMTD, Cli, Result, run
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
@@ -21,8 +20,6 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.binfmt_d import parse_conf
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
-
-StartDaemon = Callable[..., Daemon]
 
 CONF = "etc/binfmt.d/binfmtd.conf"
 COPIES = "var/lib/binfmtd/boot"

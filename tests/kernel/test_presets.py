@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from support.cli import CHECKOUT, Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import exits_with, install
 
@@ -22,8 +22,6 @@ class Preset(NamedTuple):
     interpreter: str
     status: int
 
-
-StartDaemon = Callable[..., Daemon]
 
 MONO = Preset("mono", "cli", "/usr/bin/cli", 61)
 WINE = Preset("wine", "wine", "/usr/bin/wine", 62)

@@ -2,18 +2,15 @@
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.cli import BINFMTD, run
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import FOREIGN, waits
 from support.waiting import wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 NAME = f"qemu-{FOREIGN}"
 PLATFORM = "arm64" if FOREIGN == "aarch64" else FOREIGN

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 
 def handler(name: str, flags: str = "F", interpreter: str = "/usr/bin/true", more: str = "") -> str:

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
@@ -15,8 +14,6 @@ from binfmtd.kernel.instance import Instance as OpenedInstance
 from binfmtd.kernel.instance import Observer
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.entry import Entry, ObservedState
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 architectures = []

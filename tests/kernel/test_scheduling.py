@@ -4,19 +4,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.slices import SLICE, kernel_has_slices
 from support.waiting import wait_until
 
 from binfmtd.host.scheduling import LONGEST_REAL_TIME
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = """
 architectures = []

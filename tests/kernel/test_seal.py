@@ -4,22 +4,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support.cli import Cli, run
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import install
 from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.kernel.seal import UNSEEN
 from binfmtd.model.stand_in import stand_in_name
-
-StartDaemon = Callable[..., Daemon]
 
 HANDLER = r"""
 [handlers.one]

@@ -2,19 +2,16 @@
 
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, deadline_in, wait_until
 
 from binfmtd.model.stand_in import stand_in_name
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 stand_ins = "temporary"

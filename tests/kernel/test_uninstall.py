@@ -3,15 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli import CHECKOUT, Result, run
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import MOUNT_POINT, Instance
-
-StartDaemon = Callable[..., Daemon]
 
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>'{log}'

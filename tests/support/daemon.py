@@ -194,6 +194,9 @@ class Daemon:
         return wait_until(ask, deadline_seconds, what)
 
 
+StartDaemon = Callable[..., Daemon]  # the fixture ``start_daemon``
+
+
 def _parse(line: str) -> dict[str, Any]:
     try:
         parsed = json.loads(line)

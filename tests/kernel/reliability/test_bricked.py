@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import wait_until
@@ -23,7 +23,6 @@ from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 CONFIG = r"""

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance, made_for_tests
 from support.waiting import wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 architectures = []

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from support.adversary import DEEDS, OTHER, Adversary
 from support.cpu import MINUTE, MOST, shares_of_a_core
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.model.stand_in import stand_in_name
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 BEGIN_SECONDS = 60  # for 600 repairs of the instance, on a busy machine

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from statistics import median
 
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 ODD = (

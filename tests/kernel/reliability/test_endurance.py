@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import wait_until
@@ -16,7 +16,6 @@ from support.waiting import wait_until
 import binfmtd
 from binfmtd.catalog.architectures import CATALOG
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]  # native programs get no handler

@@ -9,19 +9,17 @@ import os
 import pty
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from support.cli import BINFMTD, Cli, Result, run
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.drop_in import DropIn
 from support.instance import Instance
 from support.many import Command, run_all
 
 from binfmtd.formats.register_line import to_text
-
-StartDaemon = Callable[..., Daemon]
 
 EVIL = to_text("\x1b]0;owned\x07\x1b[31m\x7f\u009b31m\u202e\u2028\r".encode() + b"\xff\xfe")
 LINES = "\nbinfmtd: forged\nforged"  # where a newline is allowed

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import FOREIGN, exits_with, foreign_program, install
 from support.waiting import DirectoryWatch, deadline_in
@@ -18,7 +18,6 @@ from support.waiting import DirectoryWatch, deadline_in
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 SEED = 5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import binfmt_support
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.drop_in import DropIn
 from support.exec_loop import ExecLoop
 from support.instance import Instance
@@ -23,7 +23,6 @@ from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.stand_in import is_stand_in
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 RUNS = 300

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop, Outcome
 from support.instance import Instance
 from support.programs import FOREIGN, NATIVE, exits_with, foreign_program, install
@@ -21,7 +21,6 @@ from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 STATUSES = range(1, 101)

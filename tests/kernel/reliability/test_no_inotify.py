@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from support.cli import BINFMTD
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import SLOWNESS, wait_until
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 CONFIG = r"""

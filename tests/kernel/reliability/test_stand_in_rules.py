@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, Event, wait_until
 
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
-
-StartDaemon = Callable[..., Daemon]
 
 OURS = 1
 THEIRS = 2

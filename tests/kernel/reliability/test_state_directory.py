@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 from support.cli import BINFMTD
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
-StartDaemon = Callable[..., Daemon]
 Trouble = Callable[[Instance, Path], AbstractContextManager[None]]
 
 CONFIG = r"""

@@ -3,17 +3,15 @@
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
-
-StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
 restore = ["WSL*"]

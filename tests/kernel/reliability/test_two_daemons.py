@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.cpu import MINUTE, MOST, shares_of_a_core
-from support.daemon import Daemon
+from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
 from support.programs import exits_with, foreign_program, install
@@ -16,7 +16,6 @@ from support.waiting import DirectoryWatch, wait_until
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
-StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 NAMES = [f"handler{number}" for number in range(20)]
