@@ -4,7 +4,7 @@ Each test begins on a node without entries, pods and mounts of ours, and with bi
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,13 @@ from support.engine import Engine
 from support.foreign_tree import arm64_archive
 from support.helm import Helm
 from support.kubernetes_programs import programs
-from support.pods import FOREIGN, Pods
+from support.pods import FOREIGN, Install, Pods
 from support.required import require
 
 BUILD = CHECKOUT / "build" / "cluster"
 EMULATORS = "registry.example.com/binfmtd-emulators:0.1.0"  # of overlays/emulators
 PROGRAMS = ("containerd", "ctr", "runc", "go", "dpkg-source", "openssl")
 CONTROLLER = Path("/sys/fs/cgroup/memory")  # the kubelet of this suite takes control groups v1
-
-Install = Callable[..., Pods]
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 """The DaemonSet on a real node: start, drift, upgrade, restarts of all kinds, and removal."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cluster import NODE, READY_SECONDS, Cluster
 from support.instance import MOUNT_POINT
-from support.pods import IN_NAMESPACE, SET, Pods
+from support.pods import IN_NAMESPACE, SET, Install
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -14,8 +13,6 @@ pytestmark = pytest.mark.cluster
 ENTRY = "qemu-aarch64"
 HOLD = "/run/binfmtd/binfmt_misc"
 MEBIBYTE = 2**20
-
-Install = Callable[..., Pods]
 
 
 @pytest.mark.parametrize("mounted", [True, False], ids=["mounted", "not mounted"])

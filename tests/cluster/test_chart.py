@@ -4,19 +4,17 @@ helm is the program on PATH, or Helm's own code as a library (support.helm_progr
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cluster import READY_SECONDS, Cluster
 from support.helm import CHART, IMAGE, RELEASE, TAG, Helm
 from support.instance import MOUNT_POINT
-from support.pods import IN_NAMESPACE, SET, Pods, machine_in_a_pod
+from support.pods import IN_NAMESPACE, SET, Install, Pods, machine_in_a_pod
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
-Install = Callable[..., Pods]
 ENTRY = "qemu-aarch64"
 HOLD = "/run/binfmtd/binfmt_misc"
 NEXT_TAG = "0.1.1"

@@ -1,17 +1,15 @@
 """A change of the ConfigMap, which the kubelet brings: it writes a new directory, and switches the link ``..data``."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.cluster import READY_SECONDS, Cluster
-from support.pods import IN_NAMESPACE, SET, Pods
+from support.pods import IN_NAMESPACE, SET, Install, Pods
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
-Install = Callable[..., Pods]
 ADDED = """
 [handlers.added]
 extension = "added"

@@ -1,6 +1,5 @@
 """The commands of kubectl in docs/kubernetes.md, as they are written there, on a real node."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from support.pods import Pods
 pytestmark = pytest.mark.cluster
 
 PAGE = "docs/kubernetes.md"
-Install = Callable[..., Pods]
 
 
 def lines() -> list[Fragment]:

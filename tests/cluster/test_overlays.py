@@ -1,17 +1,15 @@
 """The overlays and examples on a real node."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cluster import READY_SECONDS, Cluster
-from support.pods import FOREIGN, Pods, machine_in_a_pod
+from support.pods import FOREIGN, Install, machine_in_a_pod
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
-Install = Callable[..., Pods]
 ENTRY = "qemu-aarch64"
 
 

@@ -1,12 +1,12 @@
 """For tests with containers: the images, and machines to run them on, each with a binfmt_misc of its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import images
-from support.containers import Machine
+from support.containers import Machine, StartMachine
 from support.required import require
 
 NEEDED = ("podman", "crun", "mmdebstrap")
@@ -33,9 +33,6 @@ def slim_image(_podman: None) -> str:
 def binfmt_image(_podman: None) -> str:
     """Return the name of the image that stands in for tonistiigi/binfmt."""
     return images.build("binfmt")
-
-
-StartMachine = Callable[..., Machine]
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
 """The entries of a container, after it has ended."""
 
-from collections.abc import Callable
 
 import pytest
-from support.containers import Machine
+from support.containers import Machine, StartMachine
 from support.instance import MOUNT_POINT
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 
 pytestmark = pytest.mark.container
-
-StartMachine = Callable[..., Machine]
 
 EXIT_STATUS = 42
 ARCH = ("--arch", "aarch64")

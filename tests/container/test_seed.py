@@ -6,11 +6,10 @@ the container is in no user namespace.
 
 import os
 import shutil
-from collections.abc import Callable
 
 import pytest
 from support.cli import Result
-from support.containers import Machine
+from support.containers import Machine, StartMachine
 from support.instance import MOUNT_POINT
 
 pytestmark = pytest.mark.container
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.container
 CHOSEN = {"qemu-arm", "qemu-aarch64"}
 
 Binding = list[str]
-StartMachine = Callable[..., Machine]
 
 
 @pytest.fixture(params=["at its place", "elsewhere", "not at all"])

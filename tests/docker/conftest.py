@@ -4,17 +4,15 @@ The engines use one data directory, one after the other.  So the images are buil
 finds Docker's cache in build/docker.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.docker_images import BUILD, DATA, NEEDED, build_images, copy_checkout, name_images
-from support.engine import Engine
+from support.engine import Engine, StartEngine
 from support.foreign_tree import arm64_archive, riscv64_archive
 from support.required import require
-
-StartEngine = Callable[..., Engine]
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,13 @@ Each RUN executes thousands of foreign programs and checks their results, so a b
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.documents import fragments
-from support.engine import Engine
+from support.engine import Engine, StartEngine
 
 pytestmark = pytest.mark.docker
-
-StartEngine = Callable[..., Engine]
 
 CONTAINERD = {"features": {"containerd-snapshotter": True}}
 

@@ -4,21 +4,18 @@ Foreign programs are executed all the while where that is the point: none may fa
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli import Result, run
 from support.documents import fragments
-from support.engine import Engine
+from support.engine import Engine, StartEngine
 from support.instance import MOUNT_POINT
 from support.waiting import wait_until
 
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 pytestmark = pytest.mark.docker
-
-StartEngine = Callable[..., Engine]
 
 NAME = "binfmtd"
 # The README's line.

@@ -5,16 +5,13 @@ do; this one checks that each exits with 0.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.documents import fragments, pages
-from support.engine import Engine
+from support.engine import Engine, StartEngine
 
 pytestmark = pytest.mark.docker
-
-StartEngine = Callable[..., Engine]
 
 CI = "docs/ci.md"  # its builds take the containerd image store: test_builds.py runs its commands
 

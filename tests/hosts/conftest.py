@@ -1,12 +1,9 @@
 """For tests on old and odd hosts, each of them made on this machine, with a private instance of binfmt_misc."""
 
 import shutil
-from collections.abc import Callable
 
 import pytest
-from support.required import require, unavailable
-
-Needs = Callable[..., None]
+from support.required import Needs, require, unavailable
 
 
 @pytest.fixture(scope="session", autouse=True)

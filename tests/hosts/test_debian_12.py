@@ -4,18 +4,17 @@ Its python3-pydantic has version 1, so binfmtd is in a virtual environment.  The
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support.booted import DROP_INS, ENTRY, MOUNT_POINT, UNIT, Booted
 from support.cli import CHECKOUT
 from support.docker_images import copy_checkout
 from support.images import pip_settings
+from support.required import Needs
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
-
-Needs = Callable[..., None]
 
 PACKAGES = ("ca-certificates", "dbus", "make", "python3-venv", "qemu-user-static", "systemd", "systemd-sysv")
 ONE_EMULATOR = ("--dpkgopt=path-exclude=/usr/bin/qemu-*-static", "--dpkgopt=path-include=/usr/bin/qemu-riscv64-static")

@@ -3,7 +3,7 @@
 incusd runs on a private host, on which binfmtd runs as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support.booted import ENTRY, MOUNT_POINT, UNIT
@@ -16,11 +16,10 @@ from support.nested_checks import (
     assert_repairs,
     daemon_on,
 )
+from support.required import Needs
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
-
-Needs = Callable[..., None]
 
 HOST, CONTAINER = 42, 51  # `probe` and `doctor` take 42 for a working emulator
 BIND = f"lxc.mount.entry = {MOUNT_POINT} {MOUNT_POINT.lstrip('/')} none bind 0 0"

@@ -3,7 +3,7 @@
 They run on a private host, on which binfmtd runs as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support.booted import ENTRY, MOUNT_POINT, PROGRAM, UNIT
@@ -18,11 +18,10 @@ from support.nested_checks import (
     inodes,
     use_own_instance,
 )
+from support.required import Needs
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
-
-Needs = Callable[..., None]
 
 HOST, OUTER, INNER = 42, 51, 52  # `probe` and `doctor` take 42 for a working emulator
 BOUND_IN = f"lxc.mount.entry = {MOUNT_POINT} {MOUNT_POINT.lstrip('/')} none bind 0 0\n"

@@ -6,17 +6,16 @@ PyPI, so binfmtd itself runs on glibc here.
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cli import CHECKOUT, Cli, run
 from support.foreign_tree import arm64_archive
 from support.instance import Instance
+from support.required import Needs
 
 pytestmark = pytest.mark.hosts
-
-Needs = Callable[..., None]
 
 BUILD = CHECKOUT / "build" / "hosts"
 COMPILER = "aarch64-linux-gnu-gcc"

@@ -4,7 +4,7 @@ The outer machine has the user namespace that ``--private-users=pick`` makes, an
 runs.  The inner container has a user namespace in it, with the same ids (``--private-users=identity``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support.booted import CONFIG, ENTRY, MOUNT_POINT, UNIT, Booted
@@ -26,11 +26,10 @@ from support.nested_checks import (
     repairs,
     use_own_instance,
 )
+from support.required import Needs
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
-
-Needs = Callable[..., None]
 
 OUTER_STATUS, INNER_STATUS = 42, 52  # of the emulators; `probe` and `doctor` take 42 for a working one
 BOUND = "/binfmt_misc"

@@ -1,21 +1,20 @@
 """Rootless podman, and BuildKit in rootless Docker Engine: the host's handlers serve an ordinary user's containers."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support import images
 from support.cli import BINFMTD, CHECKOUT, Result
 from support.foreign_tree import arm64_archive
 from support.instance import MOUNT_POINT
+from support.required import Needs
 from support.rootless import ROOTLESS_ENGINE, RootlessHost
 
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
 
 pytestmark = pytest.mark.hosts
-
-Needs = Callable[..., None]
 
 BUILD = CHECKOUT / "build" / "hosts"
 IMAGE = "localhost/binfmtd-test/slim"

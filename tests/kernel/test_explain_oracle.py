@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from support import Times
 from support.executions import NATIVES, Executed, Registered, World, executed, registered
 from support.programs import exits_with, waits
 
 from binfmtd.host.exec_files import Programs
 from binfmtd.model.execution import Execution, execute
 
-Times = Callable[[int], int]
 Check = Callable[[Sequence[Registered], Sequence[Executed], bool], None]
 EXAMPLES = 25_000
 OF_ARGUMENTS = 5_000

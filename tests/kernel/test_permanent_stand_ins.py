@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.cli import Cli
 from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop
@@ -18,7 +19,6 @@ from support.waiting import IN_CREATE, IN_DELETE, IN_MODIFY, DirectoryWatch, wai
 
 from binfmtd.model.stand_in import stand_in_name
 
-Times = Callable[[int], int]
 Disturb = Callable[[Instance], None]
 
 ONE, OTHER = stand_in_name("one"), stand_in_name("other")

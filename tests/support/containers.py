@@ -15,7 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -280,3 +280,6 @@ class Container:
             return self.healthy
 
         wait_until(ask, deadline_seconds=30, what="a healthy container")
+
+
+StartMachine = Callable[..., Machine]  # the fixture ``start_machine``

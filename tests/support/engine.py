@@ -8,7 +8,7 @@ in an image.
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +174,6 @@ class Engine(PrivateHost):
             return health == "healthy"
 
         wait_until(ask, 60, "a healthy container")
+
+
+StartEngine = Callable[..., Engine]  # the fixture ``start_engine``

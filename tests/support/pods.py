@@ -1,6 +1,7 @@
 """binfmtd's DaemonSet on the node of a test's cluster."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ class Pods:
         """Return the lines that the daemon has logged, in their order."""
         lines = self.kubectl("logs", self.name, "--container=binfmtd").stdout.splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+Install = Callable[..., Pods]  # the fixture ``install``
 
 
 def machine_in_a_pod(cluster: Cluster) -> str:

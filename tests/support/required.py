@@ -2,12 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from support.instance import Instance, UnavailableError
+
+Needs = Callable[..., None]  # the fixture ``needs``
 
 
 def require(target: str, programs: Iterable[str], because: str, directories: Iterable[Path] = ()) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import exits_with, install
@@ -22,8 +23,6 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
-
-Times = Callable[[int], int]
 
 CONFIG = r"""
 architectures = []

@@ -8,7 +8,6 @@ import itertools
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from support import Times
 from support.chaos_model import ANY_NEW_NAME, Handler, Model, Policy, Seen
 from support.chaos_strategies import (
     BAD,
@@ -37,8 +37,6 @@ from support.chaos_strategies import (
 from support.chaos_world import World
 from support.programs import exits_with
 from support.waiting import wait_until
-
-Times = Callable[[int], int]
 
 STEPS = 10_000
 PARTS = 10_000  # of a run, at most

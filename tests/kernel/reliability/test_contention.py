@@ -3,11 +3,11 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.adversary import DEEDS, OTHER, Adversary
 from support.cpu import MINUTE, MOST, shares_of_a_core
 from support.daemon import StartDaemon
@@ -15,8 +15,6 @@ from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.model.stand_in import stand_in_name
-
-Times = Callable[[int], int]
 
 BEGIN_SECONDS = 60  # for 600 repairs of the instance, on a busy machine
 NAMES = [f"handler{number:02}" for number in range(32)]

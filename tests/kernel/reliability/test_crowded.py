@@ -2,15 +2,13 @@
 
 import subprocess
 import time
-from collections.abc import Callable
 from functools import partial
 from statistics import median
 
+from support import Times
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
-
-Times = Callable[[int], int]
 
 ODD = (
     "with blank",

@@ -3,11 +3,11 @@
 import ast
 import os
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.programs import exits_with, install
@@ -15,8 +15,6 @@ from support.waiting import wait_until
 
 import binfmtd
 from binfmtd.catalog.architectures import CATALOG
-
-Times = Callable[[int], int]
 
 ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]  # native programs get no handler
 ALL = f"""

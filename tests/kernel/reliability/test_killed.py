@@ -5,11 +5,11 @@ import random
 import select
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.daemon import Daemon, StartDaemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import FOREIGN, exits_with, foreign_program, install
@@ -17,8 +17,6 @@ from support.waiting import DirectoryWatch, deadline_in
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
-
-Times = Callable[[int], int]
 
 SEED = 5
 LONGEST_SECONDS = 0.2  # by then all is repaired or reloaded, and the kill meets an idle daemon

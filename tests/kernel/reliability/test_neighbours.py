@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import binfmt_support
+from support import Times, binfmt_support
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.daemon import Daemon, StartDaemon
 from support.drop_in import DropIn
@@ -22,8 +22,6 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.stand_in import is_stand_in
-
-Times = Callable[[int], int]
 
 RUNS = 300
 BUSY_LOOPS = 4  # on two cores

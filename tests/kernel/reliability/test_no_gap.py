@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import Times
 from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop, Outcome
 from support.instance import Instance
@@ -20,8 +21,6 @@ from support.programs import FOREIGN, NATIVE, exits_with, foreign_program, insta
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-
-Times = Callable[[int], int]
 
 STATUSES = range(1, 101)
 ARCHITECTURES = [each for each in CATALOG if each not in NATIVE]  # native programs get no handler

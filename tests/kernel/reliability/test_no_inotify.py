@@ -3,17 +3,15 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.cli import BINFMTD
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import SLOWNESS, wait_until
-
-Times = Callable[[int], int]
 
 CONFIG = r"""
 architectures = []

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.daemon import Daemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
@@ -23,8 +24,6 @@ from support.programs import exits_with, install
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
-
-Times = Callable[[int], int]
 
 ATTACKER = 1000
 GOOD, EVIL = 7, 66

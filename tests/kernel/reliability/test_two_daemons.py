@@ -2,10 +2,11 @@
 
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from support import Times
 from support.cpu import MINUTE, MOST, shares_of_a_core
 from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop
@@ -15,8 +16,6 @@ from support.waiting import DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
-
-Times = Callable[[int], int]
 
 NAMES = [f"handler{number}" for number in range(20)]
 ALIKE = "".join(f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '/usr/bin/true'\n" for name in NAMES)
