@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pytest
 from support.cli import BINFMTD, CHECKOUT, Result, run, unprivileged_python
+from support.daemon import CONFIG
 from support.instance import MOUNT_POINT, Instance
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
 
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 # A host mounts /proc with these options at boot.  Here a new one covers the old, and binfmt_misc is mounted again.
 ELSEWHERE = "/run/elsewhere"
 HOLDER = f"""

@@ -11,20 +11,13 @@ from pathlib import Path
 
 import pytest
 from support.cli import CHECKOUT, Cli
-from support.daemon import Daemon
+from support.daemon import CONFIG, Daemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import exits_with, install
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
 
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 COVER = """
 printf '%s\\n' "$2" >"$1"
 mount --bind "$1" "$3/status"

@@ -11,21 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support.daemon import StartDaemon
+from support.daemon import CONFIG, StartDaemon
 from support.instance import Instance
 from support.programs import FOREIGN
 from support.waiting import IN_Q_OVERFLOW, SLOWNESS, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.host.native import find_native
-
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 
 
 def repaired(instance: Instance) -> None:

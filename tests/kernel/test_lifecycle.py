@@ -11,17 +11,9 @@ from pathlib import Path
 
 import pytest
 from support.adversary import OTHER, Adversary
-from support.daemon import StartDaemon
+from support.daemon import CONFIG, StartDaemon
 from support.instance import Instance
 from support.waiting import SLOWNESS, deadline_in, wait_until
-
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 
 
 def test_one_daemon_a_state_directory(instance: Instance, start_daemon: StartDaemon) -> None:

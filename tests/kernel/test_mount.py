@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.cpu import shares_of_a_core
-from support.daemon import Daemon, StartDaemon
+from support.daemon import CONFIG, Daemon, StartDaemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import exits_with, install
 from support.waiting import SLOWNESS, wait_until
 
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 MOUNT = f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
 UMOUNT = f"umount {MOUNT_POINT}"
 

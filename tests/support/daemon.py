@@ -20,6 +20,14 @@ from support.waiting import SLOWNESS, deadline_in, wait_until
 T = TypeVar("T")
 
 DEADLINE_SECONDS = 10
+# One handler.
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
 
 
 class Daemon:

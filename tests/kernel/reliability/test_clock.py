@@ -9,17 +9,10 @@ from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.daemon import StartDaemon
+from support.daemon import CONFIG, StartDaemon
 from support.instance import Instance, made_for_tests
 from support.waiting import wait_until
 
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 DAY = 86400.0  # seconds
 JUMPS = (3650, -3650, 2 / 24, 7300, 0)  # days from now
 

@@ -6,7 +6,7 @@ from functools import partial
 from statistics import median
 
 from support import Times
-from support.daemon import Daemon, StartDaemon
+from support.daemon import CONFIG, Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
 
@@ -22,13 +22,6 @@ ODD = (
     "\x1b[31mred",
     "é" * 100,
 )
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 
 
 def line(name: str, magic: str) -> bytes:

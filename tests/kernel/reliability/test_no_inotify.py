@@ -9,17 +9,10 @@ from pathlib import Path
 import pytest
 from support import Times
 from support.cli import BINFMTD
-from support.daemon import Daemon, StartDaemon
+from support.daemon import CONFIG, Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import SLOWNESS, wait_until
 
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 # The limits are those of a user in a user namespace; in the first one they would apply to this test, too.
 pytestmark = pytest.mark.usefixtures("private_instances")
 LIMITS = {"max_inotify_instances": "max_user_instances", "max_inotify_watches": "max_user_watches"}

@@ -10,19 +10,11 @@ from typing import Any
 
 import pytest
 from support.cli import BINFMTD
-from support.daemon import Daemon, StartDaemon
+from support.daemon import CONFIG, Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
 Trouble = Callable[[Instance, Path], AbstractContextManager[None]]
-
-CONFIG = r"""
-architectures = []
-[handlers.one]
-magic = '\x00one'
-interpreter = "/usr/bin/true"
-flags = "F"
-"""
 
 
 def repair(instance: Instance) -> None:
