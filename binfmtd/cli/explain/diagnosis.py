@@ -129,14 +129,14 @@ class Explainer:
         explanation.reach[entry.name] = reach(self._programs, entry, entry.registration)
         if Flags.C in entry.registration.flags:
             explanation.notes.append(
-                f"entry {_name(entry)} has flag C: for a set-uid file, its interpreter runs with the rights of the "
+                f"entry {shown(entry)} has flag C: for a set-uid file, its interpreter runs with the rights of the "
                 "file's owner"
             )
         elif self._programs.is_set_id(step.file):
-            explanation.notes.append(f"its set-uid or set-gid bit has no effect: entry {_name(entry)} has no flag C")
+            explanation.notes.append(f"its set-uid or set-gid bit has no effect: entry {shown(entry)} has no flag C")
         if Flags.O not in entry.registration.flags and self._programs.is_execute_only(step.file):
             explanation.notes.append(
-                f"it fails for users who may execute but not read it: entry {_name(entry)} has no flag O, so the "
+                f"it fails for users who may execute but not read it: entry {shown(entry)} has no flag O, so the "
                 "interpreter itself has to open the file"
             )
         opened = Flags.F in entry.registration.flags
@@ -144,7 +144,7 @@ class Explainer:
         if isinstance(file, Opened) and file.place:
             if settings := settings_in(file.place):
                 explanation.notes.append(
-                    f"the interpreter of entry {_name(entry)} has settings: {in_words(settings)}; a variable of the "
+                    f"the interpreter of entry {shown(entry)} has settings: {in_words(settings)}; a variable of the "
                     "same name in the caller's environment comes first"
                 )
             explanation.notes += self._known_faults(step, file, entry.registration)
@@ -193,11 +193,11 @@ class Explainer:
         disabled = [other for other in step.passed_over if not other.entry.enabled]
         explanation.reason = f"{step.path} is {kind.description}, and no entry takes it"
         if off:
-            explanation.reason += f": entry {_name(off[0].entry)} would, but binfmt_misc is switched off as a whole"
+            explanation.reason += f": entry {shown(off[0].entry)} would, but binfmt_misc is switched off as a whole"
             explanation.remedy = f"as root: echo 1 > {self._mount}/status"
             return
         if disabled:
-            explanation.reason += f": entry {_name(disabled[0].entry)} would, but is disabled"
+            explanation.reason += f": entry {shown(disabled[0].entry)} would, but is disabled"
             explanation.remedy = f"as root: echo 1 > {quote(f'{self._mount}/{disabled[0].entry.name}')}"
             return
         if self._observed is None:
@@ -244,7 +244,7 @@ class Explainer:
                 explanation.remedy = f"install {path}, or name another interpreter in the first line"
         elif isinstance(step.taker, Entry):
             lost = "its interpreter is missing" if missing else "its interpreter cannot be executed"
-            explanation.reason = f"entry {_name(step.taker)} takes {step.path}, but {lost}: {failure.reason}"
+            explanation.reason = f"entry {shown(step.taker)} takes {step.path}, but {lost}: {failure.reason}"
             if missing:
                 explanation.remedy = (
                     "install it there, or register the entry with flag F, so that the kernel opens it beforehand"
@@ -321,8 +321,9 @@ class Explainer:
         return way is not None and way.real is not None
 
 
-def _name(entry: Entry) -> str:
-    return entry.name.removeprefix(STAND_IN)  # a stand-in is shown under its handler's name
+def shown(entry: Entry) -> str:
+    """Return an entry's name; a stand-in is shown under the name of its handler."""
+    return entry.name.removeprefix(STAND_IN)
 
 
 def _convert(path: str) -> str:

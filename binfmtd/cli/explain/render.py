@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 
-from binfmtd.cli.explain.diagnosis import Explanation
+from binfmtd.cli.explain.diagnosis import Explanation, shown
 from binfmtd.cli.table import wrapped
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Passed, PassedOver, Step
 from binfmtd.model.match import Extension, Magic
 from binfmtd.model.shebang import Shebang
-from binfmtd.model.stand_in import PREFIX as STAND_IN
 from binfmtd.report.printable import printable
 
 _PASSED = {
@@ -25,7 +24,7 @@ def document(explanation: Explanation) -> dict[str, object]:
         "file": explanation.file,
         "runs": explanation.runs,
         "by": explanation.by,
-        "entry": _name(entry) if entry else None,
+        "entry": shown(entry) if entry else None,
         "interpreter": next((step.interpreter for step in explanation.execution.steps if step.interpreter), None),
         "argv": list(explanation.execution.argv),
         "reason": explanation.reason or None,
@@ -47,11 +46,11 @@ def _step(step: Step, explanation: Explanation) -> dict[str, object]:
         "path": step.path,
         "taken_by": "entry" if isinstance(taker, Entry) else "script" if taker else ours,
         "interpreter": step.interpreter,
-        "passed_over": [{"entry": _name(other.entry), "because": other.passed.value} for other in _others(step)],
+        "passed_over": [{"entry": shown(other.entry), "because": other.passed.value} for other in _others(step)],
     }
     if isinstance(taker, Entry) and taker.registration is not None:
         match, reach = taker.registration.match, explanation.reach.get(taker.name)
-        answer |= {"entry": _name(taker), "flags": taker.registration.flags.letters}
+        answer |= {"entry": shown(taker), "flags": taker.registration.flags.letters}
         if isinstance(match, Extension):
             answer["extension"] = match.text
         else:
@@ -109,7 +108,7 @@ def _verdict(explanation: Explanation) -> str:
     if not explanation.runs:
         return f"does not run{error}"
     through = [
-        f"entry {_name(s.taker)}" if isinstance(s.taker, Entry) else s.interpreter for s in _rewritten(explanation)
+        f"entry {shown(s.taker)}" if isinstance(s.taker, Entry) else s.interpreter for s in _rewritten(explanation)
     ]
     return f"runs through {', then '.join(map(str, through))}" if through else "runs natively"
 
@@ -122,7 +121,7 @@ def _in_words(step: Step, explanation: Explanation, *, last: bool) -> Iterator[s
     taker = step.taker
     if isinstance(taker, Entry) and taker.registration is not None:
         match = taker.registration.match
-        yield f"{step.path}: entry {_name(taker)} takes it, and runs {step.interpreter}"
+        yield f"{step.path}: entry {shown(taker)} takes it, and runs {step.interpreter}"
         if isinstance(match, Extension):
             yield f"by its extension: the part after the last dot is {match.text}"
         else:
@@ -143,7 +142,7 @@ def _in_words(step: Step, explanation: Explanation, *, last: bool) -> Iterator[s
     else:
         yield f"{step.path}: no entry takes it"
     for other in _others(step):
-        yield f"entry {_name(other.entry)}: {_PASSED[other.passed]}"
+        yield f"entry {shown(other.entry)}: {_PASSED[other.passed]}"
 
 
 _MORE = " " * 4  # in front of a continuation line
@@ -161,17 +160,12 @@ def _others(step: Step) -> list[PassedOver]:
 
     A handler's proper entry and its stand-in are two if they are passed over for different reasons.
     """
-    own = _name(step.taker) if isinstance(step.taker, Entry) else ""
+    own = shown(step.taker) if isinstance(step.taker, Entry) else ""
     others: dict[tuple[str, Passed], PassedOver] = {}
     for other in step.passed_over:
-        if _name(other.entry) != own:
-            others.setdefault((_name(other.entry), other.passed), other)
+        if shown(other.entry) != own:
+            others.setdefault((shown(other.entry), other.passed), other)
     return list(others.values())
-
-
-def _name(entry: Entry) -> str:
-    """Return an entry's name; a stand-in is shown under the name of its handler."""
-    return entry.name.removeprefix(STAND_IN)
 
 
 def _quoted(word: str) -> str:
