@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from binfmtd.cli.doctor.remedies import split
@@ -25,10 +26,7 @@ _WORRIES = {"refused": Level.FAILURE, "failed": Level.FAILURE, "contended": Leve
 
 def of_config(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether the config is valid, its warnings, and the handlers that are refused or waiting on this host."""
-
-    def finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
-        return Finding(Section.CONFIG, check, level, text, remedy)
-
+    finding = partial(Finding, Section.CONFIG)
     check = _check(snapshot)
     if snapshot.config is None:
         unreadable = os.geteuid() != 0 and "Permission denied" in snapshot.config_error
@@ -78,10 +76,7 @@ def _check(snapshot: Snapshot) -> str:
 
 def of_daemon(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether a daemon runs with this state directory, and the problems that its status contains."""
-
-    def finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
-        return Finding(Section.DAEMON, check, level, text, remedy)
-
+    finding = partial(Finding, Section.DAEMON)
     if snapshot.pid is None:
         if _closed(snapshot.state_dir):
             text = f"cannot see whether a daemon runs: no permission for {snapshot.state_dir}"
@@ -109,9 +104,7 @@ def of_daemon(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _of_status(snapshot: Snapshot, who: str, status: Mapping[str, Any]) -> Iterator[Finding]:
-    def finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
-        return Finding(Section.DAEMON, check, level, text, remedy)
-
+    finding = partial(Finding, Section.DAEMON)
     state, problem = status["state"], status["problem"]
     show = snapshot.again("status")
     done = f"{counted(status['repairs'], 'repair')} in {counted(status['passes'], 'pass')}"

@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
@@ -182,10 +183,7 @@ def of_seal(snapshot: Snapshot) -> Finding:
 
 def of_user_namespace(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether the host's handlers serve here, or this user namespace's own instance hides them."""
-
-    def finding(level: Level, text: str, remedy: str = "") -> Finding:
-        return Finding(Section.USER_NAMESPACE, "owner", level, text, remedy)
-
+    finding = partial(Finding, Section.USER_NAMESPACE, "owner")
     if not in_user_namespace():
         yield finding(Level.OK, "this is the first user namespace: the host's instance serves here")
         return
