@@ -1,7 +1,7 @@
 """The parsers of every text that comes from outside, each as a function of bytes.
 
 A function returns if its parser gives a value or raises one readable error of ours; any other exception is a bug.
-hypothesis (tests/unit/test_any_input.py) and atheris (tests/fuzz/run.py) call the same functions.
+hypothesis (tests/kernel/reliability/test_any_input.py) and atheris (tests/fuzz/run.py) call the same functions.
 """
 
 import io
