@@ -161,5 +161,4 @@ def test_the_preset_elsewhere(start: StartDaemon) -> None:
     if os.path.lexists("/init"):
         pytest.skip("this machine has a file /init, as WSL has")
     daemon = start(CONFIG + PRESET.read_text())
-    states = {row["name"]: row["state"] for row in daemon.status()["handlers"]}
-    assert states == {"one": "registered", "WSLInterop": "waiting"}
+    assert daemon.states() == {"one": "registered", "WSLInterop": "waiting"}

@@ -58,8 +58,7 @@ def test_registers_what_is_declared(instance: Instance, start_daemon: StartDaemo
     """At READY=1 the proper entries stand as declared, and a handler with enabled = false is not registered."""
     daemon = start_daemon(CONFIG)
     assert in_order(instance)
-    states = {row["name"]: row["state"] for row in daemon.status()["handlers"]}
-    assert states == {"one": "registered", "two": "registered", "three": "registered", "off": "disabled"}
+    assert daemon.states() == {"one": "registered", "two": "registered", "three": "registered", "off": "disabled"}
     summary = daemon.logs("pass_finished", trigger="start")
     assert len(summary) == 1
     assert summary[0]["registered"] == 3

@@ -333,7 +333,7 @@ def test_a_late_magic_may_take_native_programs_too(
     bad = f"[handlers.bad]\noffset = {offset}\nmagic = '{magic}'\ninterpreter = \"/usr/bin/true\"\n"
     daemon = start_daemon(CONFIG + bad)
     assert instance.names() == ["one"]
-    assert {row["name"]: row["state"] for row in daemon.status()["handlers"]}["bad"] == "refused"
+    assert daemon.states()["bad"] == "refused"
 
 
 def test_credentials_only_by_name(start_daemon: StartDaemon) -> None:

@@ -304,11 +304,6 @@ def emulators(directory: Path) -> str:
     return f'[emulators]\npaths = ["{directory}/qemu-{{name}}"]\n'
 
 
-def states(daemon: Daemon) -> dict[str, str]:
-    """Return each handler's state."""
-    return {row["name"]: row["state"] for row in daemon.status()["handlers"]}
-
-
 def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
     """If all emulators vanish, one line is logged at once; F serves on until the entries are removed, then all wait."""
     names = ["qemu-mips", "qemu-ppc64le", "qemu-riscv64"]
@@ -319,12 +314,12 @@ def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, 
     assert (gone["level"], gone["entries"]) == ("warning", names)
     assert "[emulators] paths" in gone["reason"], "no package puts one into this directory"
     status = daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
-    assert states(daemon) == dict.fromkeys(names, "registered")
+    assert daemon.states() == dict.fromkeys(names, "registered")
     assert "emulators that were installed before are missing" in status["lacking"]
     assert unready(status) == [], "programs run, and do not after a restart"
     instance.remove("status")
     daemon.wait_status(unready, "handlers that wait")
-    assert (states(daemon), instance.names()) == (dict.fromkeys(names, "waiting"), [])
+    assert (daemon.states(), instance.names()) == (dict.fromkeys(names, "waiting"), [])
     assert all("[emulators] paths" in row["reason"] for row in daemon.status()["handlers"])
     assert daemon.logs("emulators_missing") == [], "one line is enough"
     assert len(daemon.logs("emulators_gone")) == 1
@@ -342,12 +337,12 @@ def test_all_loses_some_emulators(instance: Instance, start_daemon: StartDaemon,
     daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
     paths[0].unlink()
     daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
-    assert states(daemon) == {"qemu-mips": "waiting", "qemu-riscv64": "registered"}
+    assert daemon.states() == {"qemu-mips": "waiting", "qemu-riscv64": "registered"}
     assert instance.names() == ["qemu-riscv64"]
     daemon.reload()
     daemon.wait_for_log("config_reloaded")
     daemon.wait_converged()
-    assert states(daemon) == {"qemu-riscv64": "registered"}
+    assert daemon.states() == {"qemu-riscv64": "registered"}
 
 
 def test_all_loses_an_emulator_to_another(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:

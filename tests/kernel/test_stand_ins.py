@@ -182,10 +182,6 @@ def test_a_busy_writer_cannot_keep_the_proper_entry_away(instance: Instance, sta
     assert noise > 1, "it was not waited for"
 
 
-def states(daemon: Daemon) -> dict[str, str]:
-    return {row["name"]: row["state"] for row in daemon.status()["handlers"]}
-
-
 def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
     """A process that removes an entry each time is answered ever more slowly, and logged once; the rest is not."""
     daemon = start_daemon(CONFIG)
@@ -196,7 +192,7 @@ def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
         wait_until(lambda: "other" in instance.all_names(), what="a repair after a pause")
         instance.remove("other")
     status = daemon.wait_status(lambda status: status["contended"] == ["other"], "contention")
-    wait_until(lambda: states(daemon)["other"] == "stand_in", what="a stand-in that serves")
+    wait_until(lambda: daemon.states()["other"] == "stand_in", what="a stand-in that serves")
     assert status["state"] != "contended"
     wait_until(lambda: stand_in_name("other") in instance.all_names(), what="a stand-in that serves during the pause")
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:

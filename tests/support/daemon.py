@@ -124,6 +124,10 @@ class Daemon:
         assert fits(status, SHAPE), "every status that a daemon writes is one that every reader takes"
         return status
 
+    def states(self) -> dict[str, str]:
+        """Return each handler's state from the status file."""
+        return {row["name"]: row["state"] for row in self.status()["handlers"]}
+
     def wait_status(
         self,
         condition: Callable[[dict[str, Any]], object],
