@@ -12,12 +12,12 @@ from typing import NamedTuple
 import pytest
 from support.cli import CHECKOUT, Result, run
 from support.instance import Instance, UnavailableError
+from support.programs import foreign_program
 from support.required import unavailable
 from support.workflows import defaults, on_path, step, steps, stub
 
 from binfmtd import __version__
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 pytestmark = pytest.mark.container
 
@@ -125,9 +125,7 @@ def test_it_registers(job: Job) -> None:
     done = job.register(arch="arm64,riscv64")
     assert done.status == 0, done.stdout + done.stderr
     assert job.entries() == ["qemu-aarch64", "qemu-riscv64"]
-    program = job.runner.directory / "program"
-    program.write_bytes(tiny_program(CATALOG["aarch64"]))
-    program.chmod(0o755)
+    program = foreign_program(job.runner.directory / "program", CATALOG["aarch64"])
     assert job.instance.run(["chroot", str(job.runner.directory), "/program"]).returncode == 42
     platforms = job.runner.outputs["platforms"].split(",")
     assert {"linux/arm64", "linux/riscv64"} <= set(platforms)

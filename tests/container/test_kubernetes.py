@@ -12,10 +12,10 @@ from support.config_map import ConfigMap
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
 from support.manifests import CUSTOM, KUBERNETES, build, load_config, one, validator, versions, yaml
+from support.programs import foreign_program
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 pytestmark = pytest.mark.container
 
@@ -221,8 +221,7 @@ def _lay_out(pod: dict[str, Any], data: dict[str, str], machine: Machine) -> Non
 def in_chroot(machine: Machine) -> int:
     root = machine.directory / "root"
     root.mkdir(exist_ok=True)
-    (root / "program").write_bytes(tiny_program(CATALOG["aarch64"]))
-    (root / "program").chmod(0o755)
+    foreign_program(root / "program", CATALOG["aarch64"])
     return machine.run("chroot", str(root), "/program").status
 
 

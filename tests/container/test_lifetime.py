@@ -4,9 +4,9 @@
 import pytest
 from support.containers import Machine, StartMachine
 from support.instance import MOUNT_POINT
+from support.programs import foreign_program
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 pytestmark = pytest.mark.container
 
@@ -20,8 +20,7 @@ def in_chroot(machine: Machine) -> int:
     root.mkdir(exist_ok=True)
     program = root / "program"
     if not program.exists():
-        program.write_bytes(tiny_program(CATALOG["aarch64"]))
-        program.chmod(0o755)
+        foreign_program(program, CATALOG["aarch64"])
     return machine.run("chroot", str(root), "/program").status
 
 

@@ -10,6 +10,7 @@ import pytest
 from support.cli import BINFMTD, CHECKOUT, Result, run, unprivileged_python
 from support.daemon import CONFIG
 from support.instance import MOUNT_POINT, Instance
+from support.programs import install
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
@@ -158,9 +159,7 @@ def test_subset_pid_and_an_owner_without_a_mapping(directory: Path) -> None:
 
     The kernel's overflow id is read from /proc/sys, which is not there.
     """
-    interpreter = directory / "interpreter"
-    interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
-    interpreter.chmod(0o755)
+    interpreter = install(directory / "interpreter", Path("/usr/bin/true").read_bytes())
     os.chown(interpreter, 12345, 12345)
     for path in (CHECKOUT, directory):
         assert os.stat(path).st_uid == 0

@@ -8,11 +8,11 @@ from support import images
 from support.cli import BINFMTD, CHECKOUT, Result
 from support.foreign_tree import arm64_archive
 from support.instance import MOUNT_POINT
+from support.programs import foreign_program
 from support.required import Needs
 from support.rootless import ROOTLESS_ENGINE, RootlessHost
 
 from binfmtd.catalog.names import find
-from binfmtd.catalog.program import tiny_program
 
 pytestmark = pytest.mark.hosts
 
@@ -43,9 +43,7 @@ def host(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roo
         image = host.give(archive, "slim.tar")
         loaded = host.user("podman", "load", "--quiet", "--input", str(image))
         assert loaded.status == 0, loaded.stderr
-        program = directory / "program"
-        program.write_bytes(tiny_program(find("riscv64")))
-        program.chmod(0o755)
+        program = foreign_program(directory / "program", find("riscv64"))
         host.give(program, "program")
         yield host
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from support.instance import Instance
+from support.programs import foreign_program
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
-from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.register_line import encode_line
 from binfmtd.host.native import EXIT_STATUS, find_native
 from binfmtd.model.handler import Flags, Registration
@@ -39,10 +39,7 @@ def registered(module_instance: Instance) -> Iterator[Instance]:
 @pytest.fixture
 def program(tmp_path: Path, architecture: Architecture) -> Path:
     """Return a file with the architecture's tiny program."""
-    path = tmp_path / "program"
-    path.write_bytes(tiny_program(architecture))
-    path.chmod(0o755)
-    return path
+    return foreign_program(tmp_path / "program", architecture)
 
 
 @pytest.mark.parametrize("architecture", CATALOG.values(), ids=lambda architecture: architecture.name)
@@ -61,8 +58,7 @@ def test_runs(registered: Instance, native: frozenset[str], architecture: Archit
 def test_runs_only_through_its_entry(instance: Instance, native: frozenset[str], tmp_path: Path) -> None:
     """Without any entry exactly those architectures run that the test for native ones returns."""
     for name, architecture in CATALOG.items():
-        (tmp_path / name).write_bytes(tiny_program(architecture))
-        (tmp_path / name).chmod(0o755)
+        foreign_program(tmp_path / name, architecture)
     # By execve itself: execvp or a shell would try the program as a script.
     script = (
         "import os, sys\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from support.cli import Cli, fake_emulators, run, state
 from support.daemon import StartDaemon
 from support.instance import Instance
+from support.programs import install
 from support.waiting import DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -109,9 +110,7 @@ def test_the_kernel_refuses(instance: Instance, tmp_path: Path, cli: Cli) -> Non
     noexec = tmp_path / "noexec"
     noexec.mkdir()
     instance.shell(f"mount -t tmpfs -o noexec,mode=755 tmpfs {noexec} && cp /usr/bin/true {noexec}/program")
-    busy = tmp_path / "busy"
-    busy.write_bytes(Path("/usr/bin/true").read_bytes())
-    busy.chmod(0o755)
+    busy = install(tmp_path / "busy", Path("/usr/bin/true").read_bytes())
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     config = "".join(
@@ -336,9 +335,7 @@ def test_what_another_container_registered(instance: Instance, tmp_path: Path, c
     assert state(instance) == before
     assert cli("--arch", "arm64", config=config).stdout == "nothing to do\n", "the ledger knows now"
     shutil.rmtree(cli.state_directory)
-    (tmp_path / "newer").write_bytes(emulator.read_bytes() + b"newer")
-    (tmp_path / "newer").chmod(0o755)
-    (tmp_path / "newer").rename(emulator)
+    install(emulator, emulator.read_bytes() + b"newer")
     planned = cli("plan", config='architectures = ["arm64"]\n' + config)
     assert (planned.status, planned.rows[1][:3]) == (3, ["replace", "qemu-aarch64", "stale_interpreter"])
     assert "stale_interpreter" in cli("--arch", "arm64", config=config).stdout

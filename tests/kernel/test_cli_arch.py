@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from support.cli import Cli, fake_emulators
 from support.instance import Instance
-from support.programs import install
+from support.programs import foreign_program, install
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 from binfmtd.host.facts import boot_id
 
 # Prints the names of the programs that start: these exit with 42, or die by SIGSYS under a seccomp filter.
@@ -70,9 +69,7 @@ def test_only_some(cli: Cli, tmp_path: Path) -> None:
 def test_natively_is_what_runs(cli: Cli, tmp_path: Path) -> None:
     """An architecture is native if and only if its programs start without any registered handler."""
     for row in CATALOG.values():
-        program = tmp_path / row.name
-        program.write_bytes(tiny_program(row))
-        program.chmod(0o755)
+        foreign_program(tmp_path / row.name, row)
     runs = cli.instance.run([sys.executable, "-c", START_EACH, str(tmp_path), *CATALOG]).stdout.split()
     assert runs
     listed = cli("arch", "--json", config="").json

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.cli import Cli, run
 from support.instance import Instance
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.register_line import encode_line
@@ -30,9 +31,7 @@ def register(instance: Instance, tmp_path: Path) -> Register:
 
     def register(name: str, interpreter: str = "", flags: Flags = Flags.F, *, script: str = "") -> None:
         if script:
-            interpreter = str(tmp_path / name)
-            Path(interpreter).write_text(f"#!/bin/sh\n{script}\n")
-            Path(interpreter).chmod(0o755)
+            interpreter = str(install(tmp_path / name, f"#!/bin/sh\n{script}\n".encode()))
         instance.register(encode_line(f"my-{name}", Registration(CATALOG[name].match, interpreter, flags)))
 
     return register

@@ -13,7 +13,7 @@ import pytest
 from support.cli import CHECKOUT, Cli, run
 from support.deep import expected, outcomes, platforms, reason
 from support.instance import Instance
-from support.programs import FOREIGN
+from support.programs import FOREIGN, install
 from support.root_trees import libraries, native_tree
 from support.waiting import SLOWNESS, wait_until
 
@@ -54,9 +54,8 @@ def register(instance: Instance, tmp_path: Path) -> Register:
     def register(name: str, flags: Flags = Flags.F, *, cases: str = "") -> None:
         interpreter = f"/usr/bin/qemu-{name}"
         if cases:
-            interpreter, flags = str(tmp_path / f"emulator-{name}"), Flags.NONE
-            Path(interpreter).write_text(SCRIPT.format(cases=cases))
-            Path(interpreter).chmod(0o755)
+            script, flags = SCRIPT.format(cases=cases), Flags.NONE
+            interpreter = str(install(tmp_path / f"emulator-{name}", script.encode()))
         elif not os.path.exists(interpreter):
             pytest.skip(f"{interpreter} is not here: apt-get install qemu-user")
         matches = {f"my-{name}": CATALOG[name].match}

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 from support.cli import BINFMTD, Result, run, unprivileged_python
 from support.instance import MOUNT_POINT, Instance
-from support.programs import FOREIGN
+from support.programs import FOREIGN, foreign_program
 from support.waiting import DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 CONFIG = """
 architectures = []
@@ -117,9 +116,7 @@ def test_a_foreign_program_runs(sandbox: Sandbox) -> None:
     """A program of another architecture runs, with its own exit status."""
     if not os.path.exists(f"/usr/bin/qemu-{FOREIGN}"):
         pytest.skip("no emulator is installed: apt-get install qemu-user")
-    program = sandbox.directory / "program"
-    program.write_bytes(tiny_program(CATALOG[FOREIGN]))
-    program.chmod(0o755)
+    program = foreign_program(sandbox.directory / "program", CATALOG[FOREIGN])
     result = sandbox(str(program), config=f"architectures = ['{FOREIGN}']")
     assert (result.status, result.stderr) == (42, "")
 

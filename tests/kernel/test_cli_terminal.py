@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 from support.cli import Cli
 from support.instance import Instance
+from support.programs import foreign_program
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 LONG = "/usr/libexec/a-directory-with-a-long-name/and-another-one"
 CONFIG = f"""
@@ -50,9 +50,7 @@ def test_explain(cli: Cli) -> None:
     """`explain` wraps its sentences; only a word longer than a line has its own line."""
     foreign = "s390x" if os.uname().machine == "aarch64" else "aarch64"
     with TemporaryDirectory(dir="/tmp") as directory:  # a short path
-        program = Path(directory) / "program"
-        program.write_bytes(tiny_program(CATALOG[foreign]))
-        program.chmod(0o755)
+        program = foreign_program(Path(directory) / "program", CATALOG[foreign])
         lines = cli.on_a_terminal("explain", str(program))
         fits(lines)
         assert words(lines) == cli("explain", str(program)).stdout.split()

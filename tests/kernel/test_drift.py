@@ -11,11 +11,10 @@ import pytest
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
-from support.programs import FOREIGN
+from support.programs import FOREIGN, foreign_program
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, IN_MOVED_TO, SLOWNESS, DirectoryWatch, deadline_in, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 CONFIG = r"""
 architectures = []
@@ -238,9 +237,7 @@ def test_foreign_program_runs_again(instance: Instance, start_daemon: StartDaemo
     """A foreign program runs, and runs again after its handler was removed."""
     if not os.path.exists(f"/usr/bin/qemu-{FOREIGN}"):
         pytest.skip("no emulator is installed: apt-get install qemu-user")
-    program = tmp_path / "program"
-    program.write_bytes(tiny_program(CATALOG[FOREIGN]))
-    program.chmod(0o755)
+    program = foreign_program(tmp_path / "program", CATALOG[FOREIGN])
     start_daemon(f'architectures = ["{FOREIGN}"]')
     assert instance.run([str(program)]).returncode == 42
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:

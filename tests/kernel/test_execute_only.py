@@ -10,6 +10,7 @@ import pytest
 from support.cli import AS_ORDINARY_USER, NOBODY, Cli
 from support.drop_in import DropIn
 from support.instance import Instance
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -33,8 +34,7 @@ class Programs:
         self._make("plain", 0o755)
         self._make("only-executable", 0o711)
         self._make("set-uid", 0o4711)
-        (directory / "script").write_text(f"#!{directory}/plain\n")
-        (directory / "script").chmod(0o755)
+        install(directory / "script", f"#!{directory}/plain\n".encode())
         (directory / "root").mkdir()
         (directory / "root").chmod(0o755)
         self._make("root/program", 0o711)
@@ -146,9 +146,7 @@ def test_whatever_runs_elsewhere(
 
 def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, programs: Programs) -> None:
     """A script as emulator is registered without O, which fails with ENOEXEC, and runs; O in the config is refused."""
-    wrapper = tmp_path / "qemu-aarch64"
-    wrapper.write_text(f'#!/bin/sh\nshift\nexec {EMULATOR} "$@"\n')
-    wrapper.chmod(0o755)
+    wrapper = install(tmp_path / "qemu-aarch64", f'#!/bin/sh\nshift\nexec {EMULATOR} "$@"\n'.encode())
     config = f"architectures = ['arm64']\n[emulators]\npaths = ['{tmp_path}/qemu-{{name}}']\nflags = 'PO'\n"
     cli = Cli(instance, tmp_path)
     assert cli("apply", config=config).status == 0

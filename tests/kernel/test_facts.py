@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.instance import Instance
+from support.programs import install
 from support.waiting import IN_CLOSE_WRITE, IN_DELETE, IN_IGNORED, IN_MODIFY, IN_UNMOUNT, DirectoryWatch
 
 from binfmtd.kernel.instance import Instance as OpenedInstance
@@ -192,8 +193,7 @@ def test_each_buffer_of_writev_is_a_write(instance: Instance) -> None:
 
 def test_f_pins_the_file(instance: Instance, tmp_path: Path) -> None:
     """After a rename over the interpreter the old one still runs with F, and the new one without F."""
-    (tmp_path / "file").write_bytes(b"\x00one")
-    (tmp_path / "file").chmod(0o755)
+    install(tmp_path / "file", b"\x00one")
     for flags, status in (("F", 0), ("", 1)):
         shutil.copy("/usr/bin/true", tmp_path / "interpreter")
         instance.register(rf":one:M::\x00one::{tmp_path}/interpreter:{flags}".encode())
@@ -207,8 +207,7 @@ def test_f_pins_the_file(instance: Instance, tmp_path: Path) -> None:
 
 def test_newest_first(instance: Instance, tmp_path: Path) -> None:
     """The newest entry is listed first and matched first; its removal uncovers the older one."""
-    (tmp_path / "file").write_bytes(b"\x00one")
-    (tmp_path / "file").chmod(0o755)
+    install(tmp_path / "file", b"\x00one")
     instance.register(LINE)
     instance.register(rb":two:M::\x00one::/usr/bin/false:")
     assert instance.names() == ["two", "one"]

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from support.daemon import StartDaemon
 from support.instance import Instance
-from support.programs import FOREIGN
+from support.programs import FOREIGN, foreign_program, install
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 HANDLER = r"""
 [handlers.one]
@@ -89,9 +88,7 @@ def test_all_leaves_what_a_foreign_entry_serves(instance: Instance, start_daemon
     assert "someone" in row["reason"]
     assert daemon.status()["state"] == "converged"
     assert snapshot(instance)["someone"] == before
-    program = tmp_path / "program"
-    program.write_bytes(tiny_program(CATALOG[FOREIGN]))
-    program.chmod(0o755)
+    program = foreign_program(tmp_path / "program", CATALOG[FOREIGN])
     instance.remove("someone")
     wait_until(lambda: OURS in instance.names(), what="an entry of our own")
     assert instance.run([str(program)]).returncode == 42
@@ -132,9 +129,7 @@ def test_an_interpreter_by_a_relative_path(
 @needs_qemu
 def test_a_provider_that_loses_its_interpreter(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """If a foreign entry without F loses its interpreter, it serves no more, and ours is registered."""
-    theirs = tmp_path / "qemu"
-    theirs.write_bytes(Path("/usr/bin/true").read_bytes())
-    theirs.chmod(0o755)
+    theirs = install(tmp_path / "qemu", Path("/usr/bin/true").read_bytes())
     match = CATALOG[FOREIGN].match
     fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
     instance.register(b":someone:M::%b:%b:%b:" % (*fields, str(theirs).encode()))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.daemon import CONFIG, StartDaemon
 from support.instance import Instance
-from support.programs import FOREIGN
+from support.programs import FOREIGN, install
 from support.waiting import IN_Q_OVERFLOW, SLOWNESS, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -153,9 +153,7 @@ def test_an_interpreter_that_is_touched_all_the_time(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
     """A touched interpreter could be another file, but most of many touches cause no registration."""
-    interpreter = tmp_path / "true"
-    interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
-    interpreter.chmod(0o755)
+    interpreter = install(tmp_path / "true", Path("/usr/bin/true").read_bytes())
     daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)))
     for number in range(1000):
         os.utime(interpreter, (number, number))
@@ -206,9 +204,7 @@ def test_paths_are_bytes_in_any_locale(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     """A path that is not ASCII is found in any locale."""
-    interpreter = tmp_path / "prawdziwy-\u0142\u00e9"
-    interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
-    interpreter.chmod(0o755)
+    interpreter = install(tmp_path / "prawdziwy-\u0142\u00e9", Path("/usr/bin/true").read_bytes())
     start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)), environment=environment)
     assert str(interpreter) in instance.read("one")
 
@@ -306,8 +302,7 @@ def test_an_interpreter_that_comes_with_a_mount(instance: Instance, start_daemon
     empty, full = tmp_path / "empty", tmp_path / "full"
     empty.mkdir(mode=0o755)
     full.mkdir(mode=0o755)
-    (full / "true").write_bytes(Path("/usr/bin/true").read_bytes())
-    (full / "true").chmod(0o755)
+    install(full / "true", Path("/usr/bin/true").read_bytes())
     daemon = start_daemon(CONFIG.replace("/usr/bin/true", f"{empty}/true"))
     assert daemon.status()["state"] == "waiting"
     assert instance.shell(f"mount --bind {full} {empty}").returncode == 0

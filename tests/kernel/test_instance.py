@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.instance import MOUNT_POINT, Instance, NotPrivateError, namespace_of_its_own
+from support.programs import install
 from support.waiting import IN_CLOSE_WRITE, DirectoryWatch, wait_until
 
 LINE = b":wasm:M::\\x00asm::/usr/bin/wasmtime:"
@@ -69,9 +70,7 @@ def test_the_module_wide_one_is_another(instance: Instance, module_instance: Ins
 @pytest.mark.usefixtures("private_instances")
 def test_commands_inside_see_it_where_the_host_has_its_own(instance: Instance, tmp_path: Path) -> None:
     """At the usual mount point a command inside finds the private instance, and a matching program its handler."""
-    program = tmp_path / "program"
-    program.write_bytes(b"\0asm and more")
-    program.chmod(0o755)
+    program = install(tmp_path / "program", b"\0asm and more")
     instance.register(LINE.replace(b"/usr/bin/wasmtime", b"/bin/echo"))
     assert instance.shell(f"cat {MOUNT_POINT}/wasm").stdout == instance.read("wasm")
     assert instance.run([str(program), "argument"]).stdout == f"{program} argument\n"

@@ -1,12 +1,12 @@
 """Handlers follow interpreters that appear, vanish and change."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -23,10 +23,7 @@ MAGIC = b"\x00one"
 @pytest.fixture
 def foreign_file(tmp_path: Path) -> Path:
     """Return an executable that only the handler can run."""
-    file = tmp_path / "file"
-    file.write_bytes(MAGIC)
-    file.chmod(0o755)
-    return file
+    return programs.install(tmp_path / "file", MAGIC)
 
 
 def config(interpreter: Path, flags: str = "F") -> str:
@@ -37,11 +34,8 @@ def config(interpreter: Path, flags: str = "F") -> str:
 
 
 def install(directory: Path, name: str, program: str) -> Path:
-    """Install a copy of a program as dpkg does: under another name, then renamed."""
-    beside = directory / f"{name}.dpkg-new"
-    shutil.copy(program, beside)
-    os.rename(beside, directory / name)
-    return directory / name
+    """Install a copy of a program as dpkg does."""
+    return programs.install(directory / name, Path(program).read_bytes())
 
 
 def state(daemon: Daemon) -> str:

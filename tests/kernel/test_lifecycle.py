@@ -13,6 +13,7 @@ import pytest
 from support.adversary import OTHER, Adversary
 from support.daemon import CONFIG, StartDaemon
 from support.instance import Instance
+from support.programs import install
 from support.waiting import SLOWNESS, deadline_in, wait_until
 
 
@@ -149,8 +150,7 @@ def test_resync_finds_drift_without_an_event(instance: Instance, start_daemon: S
     """Every `resync` a full scan finds drift without an event: here an ancestor of the interpreter is renamed."""
     directory = tmp_path / "above" / "below"
     directory.mkdir(parents=True)
-    (directory / "true").write_bytes(Path("/usr/bin/true").read_bytes())
-    (directory / "true").chmod(0o755)
+    install(directory / "true", Path("/usr/bin/true").read_bytes())
     text = CONFIG.replace("/usr/bin/true", str(directory / "true")).replace('flags = "F"', "")
     daemon = start_daemon('resync = "1s"\n' + text)
     assert instance.names() == ["one"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.cli import Result, run
 from support.instance import MOUNT_POINT, Instance
+from support.programs import install
 
 CONFIG = r"""
 architectures = []
@@ -44,12 +45,10 @@ def host(instance: Instance, tmp_path: Path) -> Shell:
     ``container`` and ``binfmtd`` are commands there.
     """
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
-    (tmp_path / "container").write_text(f"#!/bin/sh{IN_CONTAINER}")
-    (tmp_path / "container").chmod(0o755)
+    install(tmp_path / "container", f"#!/bin/sh{IN_CONTAINER}".encode())
     options = f"--state-dir {tmp_path}/state --config {tmp_path}/binfmtd.toml"
-    command = tmp_path / "binfmtd"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m binfmtd "$@" {options}\n')
-    command.chmod(0o755)
+    command = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m binfmtd "$@" {options}\n'
+    install(tmp_path / "binfmtd", command.encode())
 
     def shell(script: str) -> Result:
         setup = f"PATH={tmp_path}:$PATH"
@@ -231,8 +230,7 @@ def without_module(instance: Instance, tmp_path: Path) -> Callable[[str, str], R
     def shell(modprobe: str, options: str) -> Result:
         (tmp_path / "sbin").mkdir(exist_ok=True)
         if modprobe:
-            (tmp_path / "sbin/modprobe").write_text(f"#!/bin/sh\n{modprobe}\n")
-            (tmp_path / "sbin/modprobe").chmod(0o755)
+            install(tmp_path / "sbin/modprobe", f"#!/bin/sh\n{modprobe}\n".encode())
         command = f"{shlex.quote(sys.executable)} -m binfmtd apply --own-instance --mount /mnt/m {options}"
         script = f"""
             mount -t tmpfs tmpfs /mnt; mkdir /mnt/m

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.cli import Result, run
 from support.instance import MOUNT_POINT, Instance
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.register_line import encode_line
@@ -49,12 +50,10 @@ def host(instance: Instance, tmp_path: Path) -> Host:
         pytest.skip("takes root: in what passes for the first user namespace, no user owns this host's directories")
     for name, module in (("binfmtd", "main"), ("binfmt", "compat.main")):
         command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(AS_FIRST.format(module=module))}"
-        (tmp_path / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
-    (tmp_path / "container").write_text(f'#!/bin/sh\n{CONTAINER} "$@"\nstatus=$?\necho status $status\n')
-    (tmp_path / "program").write_bytes(CATALOG["aarch64"].match.magic + bytes(200))
+        install(tmp_path / name, f'#!/bin/sh\n{command} "$@"\n'.encode())
+    install(tmp_path / "container", f'#!/bin/sh\n{CONTAINER} "$@"\nstatus=$?\necho status $status\n'.encode())
+    install(tmp_path / "program", CATALOG["aarch64"].match.magic + bytes(200))
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
-    for name in ("binfmtd", "binfmt", "container", "program"):
-        (tmp_path / name).chmod(0o755)
     variables = f"export BINFMTD_STATE_DIR={tmp_path}/state BINFMTD_CONFIG={tmp_path}/binfmtd.toml"
 
     def shell(script: str) -> Result:

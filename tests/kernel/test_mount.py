@@ -305,8 +305,7 @@ def start_container(instance: Instance, tmp_path: Path) -> Iterator[Callable[...
     With ``above`` the directory above is bound in as well, and mounts and unmounts there propagate to the container.
     """
     shell(instance, "mount --make-rshared /")
-    (tmp_path / "python").write_text(IN_A_CONTAINER)
-    (tmp_path / "python").chmod(0o755)
+    install(tmp_path / "python", IN_A_CONTAINER.encode())
     started = []
 
     def start(config: str, *, above: bool) -> Daemon:

@@ -13,10 +13,10 @@ import pytest
 from support.cli import BINFMTD, Cli, Result, run
 from support.daemon import StartDaemon
 from support.instance import Instance
+from support.programs import foreign_program
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.binfmt_d import parse_conf
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
@@ -82,9 +82,7 @@ def test_after_a_reboot(instance: Instance, host: Host, tmp_path: Path) -> None:
     assert result.stdout.endswith(f"after a reboot, the handlers come back through {host.root}/{CONF}\n")
     assert host.names() == ["qemu-aarch64", "qemu-riscv64"]
     assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-aarch64", f"{COPIES}/usr/bin/qemu-riscv64"]
-    program = tmp_path / "program"
-    program.write_bytes(tiny_program(CATALOG["aarch64"]))
-    program.chmod(0o755)
+    program = foreign_program(tmp_path / "program", CATALOG["aarch64"])
     instance.remove("status")
     assert instance.run([str(program)], errors="replace").returncode != 42  # execvp falls back to a shell
     boot = f"""

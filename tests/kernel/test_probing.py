@@ -9,7 +9,7 @@ import pytest
 from support.cli import BINFMTD, run
 from support.daemon import StartDaemon
 from support.instance import Instance
-from support.programs import FOREIGN, waits
+from support.programs import FOREIGN, install, waits
 from support.waiting import wait_until
 
 NAME = f"qemu-{FOREIGN}"
@@ -23,10 +23,7 @@ def emulator(tmp_path: Path) -> Path:
     """Return the path of an emulator that a test may break."""
     directory = tmp_path / "emulators"
     directory.mkdir()
-    path = directory / NAME
-    path.write_bytes(Path("/usr/bin", NAME).read_bytes())
-    path.chmod(0o755)
-    return path
+    return install(directory / NAME, Path("/usr/bin", NAME).read_bytes())
 
 
 @pytest.fixture

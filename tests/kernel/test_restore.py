@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
+from support.programs import install
 from support.waiting import wait_until
 
 from binfmtd.kernel.instance import Instance as OpenedInstance
@@ -221,9 +222,7 @@ def test_one_that_cannot_be_restored(
 
     It is no problem any more when its owner registers it.
     """
-    interpreter = tmp_path / "interpreter"
-    interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
-    interpreter.chmod(0o755)
+    interpreter = install(tmp_path / "interpreter", Path("/usr/bin/true").read_bytes())
     line = f":WSLInterop:M::MZ::{interpreter}:F".encode()
     instance.register(line)
     daemon = start_daemon(CONFIG)

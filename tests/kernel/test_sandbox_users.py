@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.cli import BINFMTD, Result, run, unprivileged_python
 from support.instance import MOUNT_POINT, Instance
+from support.programs import foreign_program
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.program import tiny_program
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has users other than itself")
 SUBORDINATE = 100_000
@@ -40,9 +40,7 @@ def tree() -> Iterator[Path]:
     for name in LINKS:
         if Path(f"/{name}").is_symlink():
             (directory / name).symlink_to(f"usr/{name}")
-    program = directory / "program"
-    program.write_bytes(tiny_program(CATALOG["aarch64"]))
-    program.chmod(0o755)
+    program = foreign_program(directory / "program", CATALOG["aarch64"])
     yield directory
     shutil.rmtree(directory)
 

@@ -9,6 +9,7 @@ import pytest
 from support.cli import Cli
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
+from support.programs import install
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, deadline_in, wait_until
 
 from binfmtd.model.stand_in import stand_in_name
@@ -149,9 +150,7 @@ def test_something_newer_above_the_stand_in(instance: Instance, start_daemon: St
 
     It is put on top again at once; the other program's entry stays until `settle` is over.
     """
-    program = tmp_path / "program"
-    program.write_bytes(b"\x00other")
-    program.chmod(0o755)
+    program = install(tmp_path / "program", b"\x00other")
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     instance.remove("other")
     helper = stand_in_name("other")

@@ -9,6 +9,7 @@ import pytest
 from support.cli import CHECKOUT, Result, run
 from support.daemon import StartDaemon
 from support.instance import MOUNT_POINT, Instance
+from support.programs import install
 
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>'{log}'
@@ -22,8 +23,7 @@ def prefix(tmp_path: Path) -> Path:
     prefix = tmp_path / "usr"
     (prefix / "bin").mkdir(parents=True)
     command = f'exec {sys.executable} -m binfmtd "$@" --state-dir {tmp_path}/daemon/state'
-    (prefix / "bin/binfmtd").write_text(f"#!/bin/sh\ncd {CHECKOUT}; {command}\n")
-    (prefix / "bin/binfmtd").chmod(0o755)
+    install(prefix / "bin/binfmtd", f"#!/bin/sh\ncd {CHECKOUT}; {command}\n".encode())
     return prefix
 
 
@@ -68,8 +68,7 @@ def test_the_service_is_stopped(prefix: Path, tmp_path: Path) -> None:
     """Units that systemd loaded from the prefix are stopped and disabled first, with a message; other units are not."""
     log = tmp_path / "log"
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/systemctl").write_text(SYSTEMCTL.format(log=log, units=prefix / "lib/systemd/system"))
-    (tmp_path / "bin/systemctl").chmod(0o755)
+    install(tmp_path / "bin/systemctl", SYSTEMCTL.format(log=log, units=prefix / "lib/systemd/system").encode())
     done = uninstall(prefix, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
     assert (done.status, done.stderr) == (0, "")
     assert "make: stopping and disabling binfmtd.service\n" in done.stdout

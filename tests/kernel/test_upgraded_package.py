@@ -11,6 +11,7 @@ import pytest
 from support.cli import CHECKOUT, Cli, fake_emulators
 from support.daemon import Daemon
 from support.instance import MOUNT_POINT, Instance
+from support.programs import install
 from support.waiting import wait_until
 
 from binfmtd.daemon.preload import REMEDY
@@ -45,9 +46,7 @@ StartFromTree = Callable[[str | None], Daemon]
 @pytest.fixture
 def start_from_tree(instance: Instance, tree: Path, tmp_path: Path) -> Iterator[StartFromTree]:
     """Yield a function that starts a daemon with its modules from the tree, and moves the tree away when ready."""
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -P "$@"\n')
-    python.chmod(0o755)
+    python = install(tmp_path / "python", f'#!/bin/sh\nexec {sys.executable} -S -P "$@"\n'.encode())
     started: list[Daemon] = []
 
     def start(config: str | None) -> Daemon:

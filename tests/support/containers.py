@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from support.cli import Result, run
 from support.instance import MOUNT_POINT, Instance
+from support.programs import install
 from support.waiting import wait_until
 
 RUN_SECONDS = 120
@@ -120,8 +121,7 @@ class Machine:
         self._write("first-namespace.pth", FIRST_NAMESPACE)
         docker = self.directory / "bin/docker"
         docker.parent.mkdir()
-        docker.write_text(DOCKER.format(first_namespace=" ".join(self.as_first_namespace)))
-        docker.chmod(0o755)
+        install(docker, DOCKER.format(first_namespace=" ".join(self.as_first_namespace)).encode())
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)

@@ -12,6 +12,7 @@ from support.cli import Result
 from support.cluster import Cluster
 from support.helm_program import LIBRARY
 from support.pods import IN_NAMESPACE
+from support.programs import install
 from support.required import unavailable
 
 RELEASE = "binfmtd"
@@ -37,8 +38,7 @@ class Helm:
             if importlib.util.find_spec(LIBRARY) is None:
                 unavailable("not here: helm, or helm-python-sdk, which `make test-cluster` installs on amd64 hosts")
             program = Path(__file__).with_name("helm_program.py")
-            (directory / "helm").write_text(_PROGRAM.format(python=sys.executable, program=program))
-            (directory / "helm").chmod(0o755)
+            install(directory / "helm", _PROGRAM.format(python=sys.executable, program=program).encode())
         self.work = cluster.directory / "helm"
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree(charts, self.work / "packaging" / "helm")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.cli import CHECKOUT
+from support.programs import install
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not here: `make test-containers` installs it")
 
@@ -84,8 +85,7 @@ def step(place: str, name: str) -> Step:
 def stub(directory: Path, name: str, script: str) -> None:
     """Write a program for PATH."""
     directory.mkdir(exist_ok=True)
-    (directory / name).write_text(f"#!/bin/sh\n{script}\n")
-    (directory / name).chmod(0o755)
+    install(directory / name, f"#!/bin/sh\n{script}\n".encode())
 
 
 def on_path(directory: Path) -> dict[str, str]:

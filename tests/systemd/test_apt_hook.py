@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support import programs
 from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, UNIT, Booted
 from support.cli import CHECKOUT, Result, run
 from support.waiting import wait_until
@@ -72,9 +73,7 @@ def _build(machine: Booted, name: str, script: str) -> str:
     (content / "DEBIAN/control").write_text(
         f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: a test\n"
     )
-    postinst = content / "DEBIAN/postinst"
-    postinst.write_text(f"#!/bin/sh\nset -e\n{script}")
-    postinst.chmod(0o755)
+    programs.install(content / "DEBIAN/postinst", f"#!/bin/sh\nset -e\n{script}".encode())
     archive = machine.root / "root" / f"{name}.deb"
     build = ("dpkg-deb", "--root-owner-group", "--build", str(content), str(archive))
     subprocess.run(build, check=True, capture_output=True)

@@ -12,6 +12,7 @@ from support.adversary import DEEDS, OTHER, Adversary
 from support.cpu import MINUTE, MOST, shares_of_a_core
 from support.daemon import StartDaemon
 from support.instance import Instance
+from support.programs import install
 from support.waiting import wait_until
 
 from binfmtd.model.stand_in import stand_in_name
@@ -123,8 +124,7 @@ def _anew(instance: Instance, before: dict[str, int]) -> bool:
 def test_a_busy_directory(instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path) -> None:
     """A program that endlessly creates and removes files beside an interpreter costs next to no CPU time either."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "emulator").write_bytes(Path("/usr/bin/true").read_bytes())
-    (tmp_path / "bin" / "emulator").chmod(0o755)
+    install(tmp_path / "bin" / "emulator", Path("/usr/bin/true").read_bytes())
     daemon = start_daemon(CONFIG + f"[handlers.here]\nmagic = '\\x00here'\ninterpreter = '{tmp_path}/bin/emulator'\n")
     script = "import os\nwhile True:\n os.close(os.open('x', os.O_CREAT | os.O_WRONLY))\n os.unlink('x')"
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path / "bin") as busy:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import run
+from support.programs import install
 
 from binfmtd.cli.compat.main import choose, log_error
 from binfmtd.errors import StateError, UsageError
@@ -100,8 +101,7 @@ def test_version_without_emulators(tmp_path: Path) -> None:
 )
 def test_version_of_the_emulators(said: str, version: str, tmp_path: Path) -> None:
     """QEMU's version is the one that an installed emulator prints, written as in QEMU's tags."""
-    (tmp_path / "my-qemu-s390x-static").write_text(f"#!/bin/sh\necho '{said}'\n")
-    (tmp_path / "my-qemu-s390x-static").chmod(0o755)
+    install(tmp_path / "my-qemu-s390x-static", f"#!/bin/sh\necho '{said}'\n".encode())
     variables = {"QEMU_BINARY_PATH": str(tmp_path), "QEMU_BINARY_PREFIX": "my-"}
     result = run([*BINFMT, "-version"], env=os.environ | variables)
     assert (result.status, result.stdout, result.stderr.split(" ")[1]) == (0, "", f"qemu/{version}")
