@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,24 @@ def module_instance(_instances: bool) -> Iterator[Instance]:
     """Yield an instance that the tests of one module share; each of them leaves it as it found it."""
     with _make() as instance:
         yield instance
+
+
+@pytest.fixture
+def everybody() -> Iterator[Instance]:
+    """Yield an instance in whose namespace all users have the same user ids as outside."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has users other than itself")
+    with Instance(everybody=True) as instance:
+        yield instance
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """Yield a directory that all users may read: pytest's own are for its user alone."""
+    with tempfile.TemporaryDirectory(prefix="open-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -218,17 +217,15 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
     assert instance.names() == ["qemu-aarch64"]
 
 
-def test_as_another_user(start_daemon: StartDaemon) -> None:
+def test_as_another_user(open_directory: Path, start_daemon: StartDaemon) -> None:
     """A user who may not write to root's state directory gets that error, and no advice about disk space."""
     if os.geteuid() != 0:
         pytest.skip("takes root: another user has to own the state directory")
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        start_daemon(CONFIG, ("--state-dir", directory))
-        pause = [*unprivileged_python(), "-m", "binfmtd", "pause", "--state-dir", directory]
-        result = run(pause, cwd="/")
-        assert (result.status, result.stdout) == (1, "")
-        assert result.message == f"{directory}/paused.lock: Permission denied: run this as root"
+    start_daemon(CONFIG, ("--state-dir", str(open_directory)))
+    pause = [*unprivileged_python(), "-m", "binfmtd", "pause", "--state-dir", str(open_directory)]
+    result = run(pause, cwd="/")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message == f"{open_directory}/paused.lock: Permission denied: run this as root"
 
 
 def test_many_at_once(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +22,6 @@ flags = "F"
 extension = "three"
 interpreter = "/usr/bin/true"
 """
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """Yield a directory that all users may read: pytest's own are for its user alone."""
-    path = Path(tempfile.mkdtemp(prefix="cli-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 def test_something_to_do(instance: Instance, cli: Cli) -> None:

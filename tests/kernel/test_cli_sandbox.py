@@ -8,7 +8,6 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -61,15 +60,11 @@ class Sandbox:
 
 
 @pytest.fixture
-def sandbox(instance: Instance) -> Iterator[Sandbox]:
+def sandbox(instance: Instance, open_directory: Path) -> Iterator[Sandbox]:
     """Yield a maker of sandboxes in a directory that all users may read, and assert that no file is left there."""
-    directory = Path(tempfile.mkdtemp(prefix="cli-"))
-    directory.chmod(0o755)
-    sandbox = Sandbox(instance, directory)
+    sandbox = Sandbox(instance, open_directory)
     yield sandbox
-    left = os.listdir(sandbox.temporary)
-    shutil.rmtree(directory)
-    assert left == []
+    assert os.listdir(sandbox.temporary) == []
 
 
 def members(namespace: str) -> list[str]:

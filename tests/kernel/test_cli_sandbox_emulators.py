@@ -5,10 +5,8 @@ The emulators are tiny native programs, each with an end of its own, in a store 
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,17 +56,13 @@ class Sandboxes:
 
 
 @pytest.fixture
-def sandbox(instance: Instance) -> Iterator[Sandboxes]:
+def sandbox(instance: Instance, open_directory: Path) -> Iterator[Sandboxes]:
     """Yield a maker of sandboxes in a directory that all users may read, and assert that no file is left there."""
-    directory = Path(tempfile.mkdtemp(prefix="versions-"))
-    directory.chmod(0o755)
-    made = Sandboxes(instance, directory)
+    made = Sandboxes(instance, open_directory)
     made.add("good", exits_with(0))
     made.add("bad", exits_with(3))
     yield made
-    left = os.listdir(made.temporary)
-    shutil.rmtree(directory)
-    assert left == []
+    assert os.listdir(made.temporary) == []
 
 
 def rows(result: Result) -> list[list[str]]:

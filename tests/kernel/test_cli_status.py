@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -168,23 +167,21 @@ def test_the_history_fits(instance: Instance, start_daemon: StartDaemon, cli: Cl
     assert len(line) < 250
 
 
-def test_an_ordinary_user_sees_that_it_runs(start_daemon: StartDaemon) -> None:
+def test_an_ordinary_user_sees_that_it_runs(open_directory: Path, start_daemon: StartDaemon) -> None:
     """An ordinary user sees that the daemon runs, but may not open the lock, which could keep out every daemon."""
     if os.geteuid() != 0:
         pytest.skip("takes root: another user has to own the lock")
     python = unprivileged_python()
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        daemon = start_daemon(CONFIG, ("--state-dir", directory))
-        status = [*python, "-m", "binfmtd", "status", "--state-dir", directory]
-        result = run(status, cwd="/")
-        assert (result.status, result.stderr) == (0, "")
-        assert f"\ndaemon:    pid {daemon.pid}\n" in result.stdout
-        for share in ("-s", "-x"):
-            taken = run([*python[: python.index("env")], "flock", share, f"{directory}/lock", "true"], cwd="/")
-            assert "Permission denied" in taken.stderr
-        daemon.kill()
-        assert "no daemon runs" in run(status, cwd="/").stderr
+    daemon = start_daemon(CONFIG, ("--state-dir", str(open_directory)))
+    status = [*python, "-m", "binfmtd", "status", "--state-dir", str(open_directory)]
+    result = run(status, cwd="/")
+    assert (result.status, result.stderr) == (0, "")
+    assert f"\ndaemon:    pid {daemon.pid}\n" in result.stdout
+    for share in ("-s", "-x"):
+        taken = run([*python[: python.index("env")], "flock", share, f"{open_directory}/lock", "true"], cwd="/")
+        assert "Permission denied" in taken.stderr
+    daemon.kill()
+    assert "no daemon runs" in run(status, cwd="/").stderr
 
 
 def test_more_foreign_entries_than_are_listed(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

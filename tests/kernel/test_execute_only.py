@@ -1,9 +1,6 @@
 """Programs that a user may execute, but not read, run under our entries, and so do all that run under foreign ones."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +27,6 @@ class Programs:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        directory.chmod(0o755)
         self._make("plain", 0o755)
         self._make("only-executable", 0o711)
         self._make("set-uid", 0o4711)
@@ -56,20 +52,8 @@ class Programs:
 
 
 @pytest.fixture
-def programs() -> Iterator[Programs]:
-    """Yield the programs in a directory that every user may search: pytest's own are for its user alone."""
-    directory = Path(tempfile.mkdtemp(prefix="execute-only-"))
-    yield Programs(directory)
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def everybody(private_instances: None) -> Iterator[Instance]:  # noqa: ARG001  it skips
-    """Yield an instance in whose namespace all users have the same user ids as outside."""
-    if os.geteuid() != 0:
-        pytest.skip("only root has users other than itself")
-    with Instance(everybody=True) as instance:
-        yield instance
+def programs(open_directory: Path) -> Programs:
+    return Programs(open_directory)
 
 
 def test_what_the_owner_may_only_execute(instance: Instance, tmp_path: Path, programs: Programs) -> None:
@@ -108,6 +92,7 @@ def by_drop_in(name: str, *arguments: str) -> Callable[[Instance, Path], None]:
     return register
 
 
+@pytest.mark.usefixtures("private_instances")
 @pytest.mark.parametrize(
     ("register", "peers"),
     [

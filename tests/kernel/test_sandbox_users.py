@@ -3,8 +3,7 @@
 import os
 import shlex
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,25 +23,15 @@ Sandbox = Callable[..., Result]
 
 
 @pytest.fixture
-def everybody() -> Iterator[Instance]:
-    """Yield an instance in whose namespace all users have the same user ids as outside."""
-    with Instance(everybody=True) as instance:
-        yield instance
-
-
-@pytest.fixture
-def tree() -> Iterator[Path]:
-    """Yield a root tree that all users may read, with a program for aarch64, and room for this host's /usr."""
-    directory = Path(tempfile.mkdtemp(prefix="tree-"))
-    directory.chmod(0o755)
+def tree(open_directory: Path) -> Path:
+    """Return a root tree that all users may read, with a program for aarch64, and room for this host's /usr."""
     for name in TREE:
-        (directory / name).mkdir()
+        (open_directory / name).mkdir()
     for name in LINKS:
         if Path(f"/{name}").is_symlink():
-            (directory / name).symlink_to(f"usr/{name}")
-    program = foreign_program(directory / "program", CATALOG["aarch64"])
-    yield directory
-    shutil.rmtree(directory)
+            (open_directory / name).symlink_to(f"usr/{name}")
+    foreign_program(open_directory / "program", CATALOG["aarch64"])
+    return open_directory
 
 
 def sandbox(instance: Instance, *arguments: str, tree: Path | None = None) -> Result:
@@ -129,7 +118,6 @@ def test_root_without_a_command_is_a_shell_in_it(instance: Instance, tree: Path)
     assert run(instance.entering(["sh", "-c", laid])).status == 42
 
 
-@NEEDS_ROOT
 def test_a_tree_of_subordinate_ids(everybody: Instance, tree: Path) -> None:
     """If a subordinate id owns the tree, as mmdebstrap makes it, that id is root inside, and may write."""
     for path in (tree, *tree.iterdir()):

@@ -1,10 +1,7 @@
 """Settings inside of an emulator (formats/elf_settings.py): what the kernel and the emulators make of them."""
 
-import os
 import resource
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -179,30 +176,20 @@ def test_the_processor(instance: Instance, foreign: Path, tmp_path: Path) -> Non
     assert features["cortex-a53"] & features["max"] == features["cortex-a53"]
 
 
-@pytest.fixture
-def everybody(private_instances: None) -> Iterator[tuple[Instance, Path]]:  # noqa: ARG001  it skips
-    """Yield an instance in which all users have their ids, and a directory that each of them may search."""
-    if os.geteuid() != 0:
-        pytest.skip("only root has users other than itself")
-    with tempfile.TemporaryDirectory(prefix="settings-") as directory, Instance(everybody=True) as instance:
-        Path(directory).chmod(0o755)
-        yield instance, Path(directory)
-
-
+@pytest.mark.usefixtures("private_instances")
 @pytest.mark.parametrize(("flags", "user"), [("OF", 65534), ("OCF", 0)])
-def test_set_uid(everybody: tuple[Instance, Path], flags: str, user: int) -> None:
+def test_set_uid(everybody: Instance, open_directory: Path, flags: str, user: int) -> None:
     """A set-uid program runs as its owner with C, and as its user without, as in an emulator without settings."""
-    instance, directory = everybody
-    foreign = program(directory, compiler=CROSS)
+    foreign = program(open_directory, compiler=CROSS)
     foreign.chmod(0o4755)
     found = {}
-    for name, interpreter in (("plain", EMULATOR), ("set", with_settings(copy(EMULATOR, directory), SETTINGS))):
-        register(instance, interpreter, flags)
+    for name, interpreter in (("plain", EMULATOR), ("set", with_settings(copy(EMULATOR, open_directory), SETTINGS))):
+        register(everybody, interpreter, flags)
         command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", str(foreign)]
-        done = instance.run(["env", *(f"{key}={value}" for key, value in SETTINGS.items()), *command])
+        done = everybody.run(["env", *(f"{key}={value}" for key, value in SETTINGS.items()), *command])
         assert done.returncode == EXIT_STATUS, (done.stdout, done.stderr)
         found[name] = Start.parse(done.stdout)
-        instance.remove("foreign")
+        everybody.remove("foreign")
     assert found["set"].all("user") == [f"{user:x}"]
     assert found["set"].auxiliary[AT_SECURE] == found["plain"].auxiliary[AT_SECURE]
     assert sorted(found["set"].variables) == sorted(found["plain"].variables)

@@ -148,14 +148,12 @@ def test_hidden_host(doctor: Doctor, private_instances: None, static: Path) -> N
     assert "the host's is hidden" in found["text"]
 
 
-def test_an_instance_from_outside(private_instances: None) -> None:  # noqa: ARG001  a condition
+@pytest.mark.usefixtures("private_instances")
+def test_an_instance_from_outside(everybody: Instance) -> None:
     """In a user namespace without its own instance, the owner of the files shows whose instance it is."""
     python = unprivileged_python()
-    if os.geteuid() != 0:
-        pytest.skip("takes root: an ordinary user's instance has no second user")
-    with Instance(everybody=True) as instance:
-        inside = [*python[: python.index("env")], "unshare", "-Urm", *python[python.index("env") :]]
-        result = run(instance.entering([*inside, "-m", "binfmtd", "doctor", "--json"]))
+    inside = [*python[: python.index("env")], "unshare", "-Urm", *python[python.index("env") :]]
+    result = run(everybody.entering([*inside, "-m", "binfmtd", "doctor", "--json"]))
     (found,) = (each for each in result.json["findings"] if each["section"] == "user_namespace")
     assert found["level"] == "ok"
     assert "this is the instance of an outer user namespace" in found["text"]

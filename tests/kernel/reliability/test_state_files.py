@@ -112,13 +112,11 @@ def test_what_cannot_hold_the_state_is_one_error(instance: Instance, tmp_path: P
 
 
 @pytest.mark.usefixtures("private_instances")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
-def test_another_users_directory_is_refused(tmp_path: Path) -> None:
+def test_another_users_directory_is_refused(everybody: Instance, tmp_path: Path) -> None:
     """Another user's state directory is refused, because that user could put another ledger there."""
-    with Instance(everybody=True) as instance:
-        cli = Cli(instance, tmp_path)
-        cli.state_directory.mkdir(mode=0o755)
-        os.chown(cli.state_directory, 1000, 1000)
-        for command in COMMANDS:
-            assert "belongs to another user" in cli(*command, config=CONFIG).message
-        assert instance.names() == []
+    cli = Cli(everybody, tmp_path)
+    cli.state_directory.mkdir(mode=0o755)
+    os.chown(cli.state_directory, 1000, 1000)
+    for command in COMMANDS:
+        assert "belongs to another user" in cli(*command, config=CONFIG).message
+    assert everybody.names() == []

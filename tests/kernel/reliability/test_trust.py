@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -78,19 +77,16 @@ def instance(private_instances: None) -> Iterator[Instance]:  # noqa: ARG001  it
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """Yield a directory that every user can reach, with a good and an evil interpreter; pytest's is root's alone."""
-    directory = Path(tempfile.mkdtemp(prefix="binfmtd-"))
-    directory.chmod(0o755)
+def place(open_directory: Path) -> Path:
+    """Return a directory that every user can reach, with a good and an evil interpreter."""
     for name, status in (("good", GOOD), ("evil", EVIL)):
-        (directory / name).mkdir(mode=0o755)
-        install(directory / name / "interpreter", exits_with(status))
-    for path in (directory / "evil", directory / "evil" / "interpreter"):
+        (open_directory / name).mkdir(mode=0o755)
+        install(open_directory / name / "interpreter", exits_with(status))
+    for path in (open_directory / "evil", open_directory / "evil" / "interpreter"):
         os.chown(path, ATTACKER, ATTACKER)
-    (directory / "sticky").mkdir()
-    (directory / "sticky").chmod(0o1777)
-    yield directory
-    shutil.rmtree(directory)
+    (open_directory / "sticky").mkdir()
+    (open_directory / "sticky").chmod(0o1777)
+    return open_directory
 
 
 @contextmanager
