@@ -12,8 +12,7 @@ from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.deep_checks import DEEP_PROGRAMS, DYNAMIC
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.handler import Flags
 
 EMULATED = [name for name in dict.fromkeys(each.architecture for each in DEEP_PROGRAMS) if name != "x86_64"]
 # System calls that QEMU lacks, without which no program is known to fail.
@@ -33,7 +32,7 @@ def register(instance: Instance) -> Register:
 
     def register(suite: str, name: str, flags: Flags = Flags.F) -> str:
         path = emulator(suite, name)
-        instance.register(encode_line(f"my-{name}", Registration(CATALOG[name].match, str(path), flags)))
+        instance.add(f"my-{name}", CATALOG[name].match, path, flags)
         return str(path)
 
     return register

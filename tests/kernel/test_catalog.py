@@ -11,9 +11,7 @@ from support.instance import Instance
 from support.programs import foreign_program
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
-from binfmtd.formats.register_line import encode_line
 from binfmtd.host.native import EXIT_STATUS, find_native
-from binfmtd.model.handler import Flags, Registration
 
 EMULATORS = {name: f"/usr/bin/qemu-{name}" for name in CATALOG}
 
@@ -30,8 +28,7 @@ def registered(module_instance: Instance) -> Iterator[Instance]:
     native = find_native(None)
     for name, architecture in CATALOG.items():
         if name not in native and os.path.exists(EMULATORS[name]):
-            registration = Registration(architecture.match, EMULATORS[name], Flags.P | Flags.F)
-            module_instance.register(encode_line(f"qemu-{name}", registration))
+            module_instance.add(f"qemu-{name}", architecture.match, EMULATORS[name], "PF")
     yield module_instance
     module_instance.remove("status")
 

@@ -17,14 +17,13 @@ from support.programs import exits_with, foreign_program, install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
-from binfmtd.model.match import Extension, Magic, Match
+from binfmtd.model.match import Extension, Magic
 from binfmtd.model.stand_in import stand_in_name
 
 LINKER = "/lib/ld-linux-aarch64.so.1"
 DYNAMIC = made((3, LINKER.encode() + b"\0"))  # of aarch64
 ARM64 = CATALOG["aarch64"]
+EMULATOR = "/usr/bin/qemu-aarch64"
 
 # No shell, which would try to run a file that the kernel refuses.
 EXEC = """
@@ -34,16 +33,6 @@ try:
 except OSError as error:
     print(errno.errorcode[error.errno])
 """
-
-Register = Callable[..., None]
-
-
-@pytest.fixture
-def register(instance: Instance) -> Register:
-    def register(name: str, match: Match, interpreter: str | Path = "/usr/bin/qemu-aarch64", flags: str = "F") -> None:
-        instance.register(encode_line(name, Registration(match, str(interpreter), Flags.parse(flags))))
-
-    return register
 
 
 @pytest.fixture
@@ -174,11 +163,11 @@ def test_for_whom_it_is_judged(everybody: Instance, open_directory: Path, progra
 
     An interpreter that only root may read does not matter if the kernel has opened it.
     """
-    everybody.register(encode_line("theirs", Registration(ARM64.match, "/usr/bin/qemu-aarch64", Flags.F)))
+    everybody.add("theirs", ARM64.match, EMULATOR)
     foreign_program(open_directory / "foreign", ARM64)
     shutil.copy(program, open_directory / "emulator")
     (open_directory / "emulator").chmod(0o711)
-    everybody.register(encode_line("opened", Registration(Magic(b"OPENED"), f"{open_directory}/emulator", Flags.F)))
+    everybody.add("opened", Magic(b"OPENED"), open_directory / "emulator")
     install(open_directory / "opened", b"OPENED")
     for name, mode in (("mine", 0o755), ("closed", 0o700), ("secret", 0o711)):
         shutil.copy(program, open_directory / name)
@@ -246,13 +235,13 @@ def test_what_env_finds(cli: Cli, tmp_path: Path) -> None:
     assert [really(cli, path) for path in (good, lost, blank)] == [5, 127, 127]
 
 
-def test_notes(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+def test_notes(cli: Cli, tmp_path: Path, program: Path) -> None:
     """Notes are shown for a carriage return in an argument and for a set-uid bit, with and without flag C."""
     crlf = script(tmp_path / "crlf", f"#!{program} -e\r\n")
     (note,) = explain(cli, crlf)["notes"]
     assert "carriage return" in note
-    register("plain", Magic(b"one"), program)
-    register("risky", Magic(b"two"), program, "C")
+    cli.instance.add("plain", Magic(b"one"), program)
+    cli.instance.add("risky", Magic(b"two"), program, "C")
     for content, said in ((b"one", "plain has no flag C"), (b"two", "risky has flag C")):
         path = install(tmp_path / "set-uid", content)
         path.chmod(0o4755)
@@ -263,13 +252,13 @@ def test_notes(cli: Cli, register: Register, tmp_path: Path, program: Path) -> N
 # Entries
 
 
-def test_which_entry_takes_it(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+def test_which_entry_takes_it(cli: Cli, tmp_path: Path, program: Path) -> None:
     """The newest enabled entry that matches takes the file; the other ones are listed as shadowed or disabled."""
-    register("older", Magic(b"XY"), program)
-    register("disabled", Magic(b"XYZ"), program)
-    register("by-name", Extension("odd"), program)
-    register("taker", Magic(b"\x5f\x59", b"\xf0\xff"), program, "P")
-    register("unrelated", Magic(b"other"), program)
+    cli.instance.add("older", Magic(b"XY"), program)
+    cli.instance.add("disabled", Magic(b"XYZ"), program)
+    cli.instance.add("by-name", Extension("odd"), program)
+    cli.instance.add("taker", Magic(b"\x5f\x59", b"\xf0\xff"), program, "P")
+    cli.instance.add("unrelated", Magic(b"other"), program)
     cli.instance.write("disabled", b"0")
     path = install(tmp_path / "file.odd", b"XYZ")
     found = explain(cli, path)
@@ -304,10 +293,10 @@ def test_which_entry_takes_it(cli: Cli, register: Register, tmp_path: Path, prog
     assert (step["entry"], step["extension"]) == ("by-name", "odd")
 
 
-def test_a_handlers_two_entries_are_one_line(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+def test_a_handlers_two_entries_are_one_line(cli: Cli, tmp_path: Path, program: Path) -> None:
     """A handler that does not take the file is shown once, unless its entries are passed over for two reasons."""
     for name in (stand_in_name("ours"), "ours", "taker"):
-        register(name, Magic(b"XY"), program)
+        cli.instance.add(name, Magic(b"XY"), program)
     path = install(tmp_path / "file", b"XY")
     ours = {"entry": "ours", "because": "shadowed"}
     assert explain(cli, path)["steps"][0]["passed_over"] == [ours]
@@ -315,9 +304,9 @@ def test_a_handlers_two_entries_are_one_line(cli: Cli, register: Register, tmp_p
     assert explain(cli, path)["steps"][0]["passed_over"] == [ours | {"because": "disabled"}, ours]
 
 
-def test_disabled_or_switched_off(cli: Cli, register: Register, tmp_path: Path) -> None:
+def test_disabled_or_switched_off(cli: Cli, tmp_path: Path) -> None:
     """For a disabled entry that would take the file the remedy is the line to type, and it works."""
-    register("mine", ARM64.match)
+    cli.instance.add("mine", ARM64.match, EMULATOR)
     path = foreign_program(tmp_path / "foreign", ARM64)
     for name in ("mine", "status"):
         cli.instance.write(name, b"0")
@@ -329,11 +318,11 @@ def test_disabled_or_switched_off(cli: Cli, register: Register, tmp_path: Path) 
         assert explain(cli, path)["entry"] == "mine"
 
 
-def test_an_interpreter_that_is_missing(cli: Cli, register: Register, tmp_path: Path) -> None:
+def test_an_interpreter_that_is_missing(cli: Cli, tmp_path: Path) -> None:
     """Without F a missing interpreter is an error; with F it is open, and the file runs."""
     gone = install(tmp_path / "gone", exits_with(9))
-    register("opened", Magic(b"OPENED"), gone, "F")
-    register("named", Magic(b"NAMED"), gone, "")
+    cli.instance.add("opened", Magic(b"OPENED"), gone, "F")
+    cli.instance.add("named", Magic(b"NAMED"), gone, "")
     gone.unlink()
     opened, named = install(tmp_path / "opened", b"OPENED"), install(tmp_path / "named", b"NAMED")
     found = explain(cli, named)
@@ -343,23 +332,23 @@ def test_an_interpreter_that_is_missing(cli: Cli, register: Register, tmp_path: 
     assert really(cli, opened) == 9
 
 
-def test_interpreters_that_are_taken_themselves(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+def test_interpreters_that_are_taken_themselves(cli: Cli, tmp_path: Path, program: Path) -> None:
     """Interpreters that are taken again end with ELOOP, and after flag O with ENOEXEC."""
     path = install(tmp_path / "loop", b"LOOP")
-    register("loops", Magic(b"LOOP"), path)
+    cli.instance.add("loops", Magic(b"LOOP"), path)
     found = explain(cli, path)
     assert (found["runs"], found["errno"], len(found["steps"])) == (False, "ELOOP", 6)
     assert "each interpreter is itself taken by an entry or a #! line" in found["reason"]
     once = install(tmp_path / "once", b"ONCE")
-    register("passes", Magic(b"ONCE"), script(tmp_path / "script", f"#!{program}\n"), "O")
+    cli.instance.add("passes", Magic(b"ONCE"), script(tmp_path / "script", f"#!{program}\n"), "O")
     twice = explain(cli, once)
     assert (twice["runs"], twice["errno"], "without flags O and C" in twice["remedy"]) == (False, "ENOEXEC", True)
     assert [really(cli, each) for each in (path, once)] == ["ELOOP", "ENOEXEC"]
 
 
-def test_an_interpreter_that_may_not_be_executed(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+def test_an_interpreter_that_may_not_be_executed(cli: Cli, tmp_path: Path, program: Path) -> None:
     """If the interpreter's mode forbids execution, the interpreter is named, not the file."""
-    register("named", Magic(b"NAMED"), program, "")
+    cli.instance.add("named", Magic(b"NAMED"), program, "")
     program.chmod(0o644)
     path = install(tmp_path / "file", b"NAMED")
     found = explain(cli, path)
@@ -368,7 +357,7 @@ def test_an_interpreter_that_may_not_be_executed(cli: Cli, register: Register, t
     assert found["remedy"] == f"chmod +x {program}"
 
 
-def test_inside_of_a_chroot(cli: Cli, register: Register, tmp_path: Path) -> None:
+def test_inside_of_a_chroot(cli: Cli, tmp_path: Path) -> None:
     """With F a static interpreter serves in any chroot; a dynamic one, or one without F, only with its files."""
     true = shutil.which("true") or ""
     paths = {}
@@ -377,7 +366,7 @@ def test_inside_of_a_chroot(cli: Cli, register: Register, tmp_path: Path) -> Non
         ("dynamic", true, "F"),
         ("plain", "/usr/bin/qemu-aarch64", ""),
     ):
-        register(name, Magic(name.encode()), interpreter, flags)
+        cli.instance.add(name, Magic(name.encode()), interpreter, flags)
         paths[name] = install(tmp_path / name, name.encode())
     steps = {name: explain(cli, path)["steps"][0] for name, path in paths.items()}
     said = {name: (step["reachable"], step["in_chroot"], step["static"]) for name, step in steps.items()}
@@ -414,14 +403,12 @@ def test_a_dynamic_linker_that_is_missing(cli: Cli, tmp_path: Path) -> None:
     assert [really(cli, path) for path in (nowhere, wrong, short)] == ["ENOENT", "ELIBBAD", "EIO"]
 
 
-def test_a_foreign_program_needs_its_own_libc(
-    cli: Cli, register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_foreign_program_needs_its_own_libc(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A foreign dynamic program needs its dynamic linker, whose path is named.
 
     In a tree that has the linker, or with it below QEMU's prefix, the program runs.
     """
-    register("qemu-aarch64", ARM64.match)
+    cli.instance.add("qemu-aarch64", ARM64.match, EMULATOR)
     path = install(tmp_path / "dynamic", DYNAMIC)
     found = explain(cli, path)
     assert (found["runs"], found["by"], found["entry"], found["errno"]) == (False, "entry", "qemu-aarch64", None)
@@ -438,7 +425,7 @@ def test_a_foreign_program_needs_its_own_libc(
     assert explain(cli, path)["runs"]
 
 
-def test_a_library(cli: Cli, register: Register, tmp_path: Path) -> None:
+def test_a_library(cli: Cli, tmp_path: Path) -> None:
     """The kernel starts a shared library that may be executed, as all are on Fedora; it crashes, so it does not run.
 
     So does an emulator; but what a handler by extension does with it is unknown.
@@ -451,10 +438,10 @@ def test_a_library(cli: Cli, register: Register, tmp_path: Path) -> None:
     assert (found["runs"], found["errno"], found["remedy"]) == (False, None, "this is not a program")
     assert "a shared library, without an entry point" in found["reason"]
     assert run(cli.instance.entering([str(path)])).status == -signal.SIGSEGV
-    register("qemu-aarch64", ARM64.match)
+    cli.instance.add("qemu-aarch64", ARM64.match, EMULATOR)
     foreign = install(tmp_path / "foreign.so", made((1, b"code"), entry=0))
     assert "a shared library, without an entry point" in explain(cli, foreign)["reason"]
-    register("loader", Extension("so"))
+    cli.instance.add("loader", Extension("so"), EMULATOR)
     assert explain(cli, foreign)["runs"]
 
 
@@ -467,22 +454,22 @@ def test_a_library(cli: Cli, register: Register, tmp_path: Path) -> None:
         ("/lib/ld-musl-arm.so.1", "musl:armel"),
     ],
 )
-def test_both_kinds_of_32_bit_arm(cli: Cli, register: Register, tmp_path: Path, linker: str, package: str) -> None:
+def test_both_kinds_of_32_bit_arm(cli: Cli, tmp_path: Path, linker: str, package: str) -> None:
     """The package of a C library for 32-bit Arm is that of the program's own calling convention."""
-    register("qemu-arm", CATALOG["arm"].match, "/usr/bin/qemu-arm")
+    cli.instance.add("qemu-arm", CATALOG["arm"].match, "/usr/bin/qemu-arm")
     path = install(tmp_path / "dynamic", made((3, linker.encode() + b"\0"), bits=32, machine=40))
     assert package in explain(cli, path)["remedy"]
 
 
 @pytest.mark.parametrize("flags", ["POF", "PO"])
-def test_qemu_by_another_name(cli: Cli, register: Register, tmp_path: Path, flags: str) -> None:
+def test_qemu_by_another_name(cli: Cli, tmp_path: Path, flags: str) -> None:
     """QEMU is recognised by the file that the entry's path leads to, as under Debian's names for flag P."""
     emulator = Path("/usr/bin/qemu-aarch64")
     if not emulator.exists():
         pytest.skip("no emulator is installed: apt-get install qemu-user")
     link = tmp_path / "aarch64-binfmt-P"
     link.symlink_to(emulator)
-    register("qemu-aarch64", ARM64.match, link, flags)
+    cli.instance.add("qemu-aarch64", ARM64.match, link, flags)
     path = install(tmp_path / "dynamic", DYNAMIC)
     found = explain(cli, path)
     assert (found["runs"], f"its dynamic linker {LINKER} (glibc) is missing" in found["reason"]) == (False, True)
@@ -544,9 +531,9 @@ def test_several_files(cli: Cli, tmp_path: Path, program: Path) -> None:
     assert cli("explain").status == 2
 
 
-def test_a_root_tree(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+def test_a_root_tree(cli: Cli, tmp_path: Path, program: Path) -> None:
     """With --root all paths, links and interpreters are those inside of the tree; a directory means the files in it."""
-    register("qemu-aarch64", ARM64.match, flags="")
+    cli.instance.add("qemu-aarch64", ARM64.match, EMULATOR, "")
     tree = tmp_path / "tree"
     (tree / "usr" / "bin").mkdir(parents=True)
     (tree / "bin").symlink_to("/usr/bin")

@@ -14,8 +14,6 @@ from support.programs import foreign_program, install
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.known_faults import KNOWN_FAULTS
 from binfmtd.catalog.program import tiny_program
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 LINKS = {fault.id: fault.link for fault in KNOWN_FAULTS}
 RAN = "ran"  # a file that a fake emulator leaves, if it is run
@@ -29,8 +27,7 @@ def register(instance: Instance, tmp_path: Path) -> Register:
     def register(architecture: str, version: str, script: str = "", flags: str = "") -> Path:
         text = f"#!/bin/sh\ntouch {tmp_path}/{RAN}\n{script}\n# qemu-fake version {version} (a test)\n"
         emulator = install(tmp_path / f"qemu-{architecture}", text.encode())
-        registration = Registration(CATALOG[architecture].match, str(emulator), Flags.parse(flags))
-        instance.register(encode_line(f"my-{architecture}", registration))
+        instance.add(f"my-{architecture}", CATALOG[architecture].match, emulator, flags)
         return emulator
 
     return register
@@ -96,7 +93,7 @@ def test_explain_p(cli: Cli, register: Register, tmp_path: Path) -> None:
     assert "qemu-p-unseen" in named(notes(cli, program))
     by_name = tmp_path / "s390x-binfmt-P"  # Debian's own QEMU knows by this name that there is P
     by_name.symlink_to(emulator)
-    cli.instance.register(encode_line("by-name", Registration(CATALOG["s390x"].match, str(by_name), Flags.P)))
+    cli.instance.add("by-name", CATALOG["s390x"].match, by_name, "P")
     assert "qemu-no-openat2" in (found := named(notes(cli, program)))
     assert "qemu-p-unseen" not in found
 
@@ -133,7 +130,7 @@ def test_probe_of_a_fixed_address(cli: Cli, instance: Instance, tmp_path: Path) 
     native = CATALOG["x86_64"]
     crashes = tiny_program(native).removesuffix(native.exit42) + b"\x0f\x0b"  # ud2
     emulator = install(tmp_path / "qemu-s390x", crashes.ljust(len(tiny_program(native)), b"\0"))
-    instance.register(encode_line("my-s390x", Registration(CATALOG["s390x"].match, str(emulator), Flags.F)))
+    instance.add("my-s390x", CATALOG["s390x"].match, emulator)
     reason = probe(cli, "s390x")["reason"]
     assert reason.startswith("it was killed by signal 4, Illegal instruction; a known fault of QEMU: ")
     assert named([reason]) == {"qemu-fixed-address"}

@@ -12,8 +12,6 @@ from support.instance import Instance
 from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 # PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): systemd's MemoryDenyWriteExecute sets it.
 FORBID = """
@@ -29,10 +27,10 @@ Register = Callable[..., None]
 def register(instance: Instance, tmp_path: Path) -> Register:
     """Return a function that registers an interpreter, or a script as one, for an architecture."""
 
-    def register(name: str, interpreter: str = "", flags: Flags = Flags.F, *, script: str = "") -> None:
+    def register(name: str, interpreter: str = "", flags: str = "F", *, script: str = "") -> None:
         if script:
             interpreter = str(install(tmp_path / name, f"#!/bin/sh\n{script}\n".encode()))
-        instance.register(encode_line(f"my-{name}", Registration(CATALOG[name].match, interpreter, flags)))
+        instance.add(f"my-{name}", CATALOG[name].match, interpreter, flags)
 
     return register
 
@@ -44,7 +42,7 @@ def probe(cli: Cli, *names: str) -> dict[str, dict[str, Any]]:
 def test_what_runs(cli: Cli, register: Register) -> None:
     """An architecture runs natively, through an entry also in a chroot, or without F only here; each has its time."""
     register("alpha", "/usr/bin/qemu-alpha")
-    register("hppa", "/usr/bin/qemu-hppa", Flags.NONE)
+    register("hppa", "/usr/bin/qemu-hppa", "")
     native = next(row["name"] for row in cli("arch", "--json").json if row["native"])
     found = probe(cli, "alpha", "hppa", native)
     said = ("runs", "natively", "entry", "in_chroot")
@@ -64,9 +62,9 @@ def test_what_runs(cli: Cli, register: Register) -> None:
 
 def test_why_not(cli: Cli, register: Register) -> None:
     """No handler, no interpreter, a crash, and an emulator that hangs and is killed have each their own reason."""
-    register("hppa", "/nowhere/at-all", Flags.NONE)
-    register("m68k", script="kill -SEGV $$", flags=Flags.NONE)
-    register("or1k", script="exec sleep 1000", flags=Flags.NONE)
+    register("hppa", "/nowhere/at-all", "")
+    register("m68k", script="kill -SEGV $$", flags="")
+    register("or1k", script="exec sleep 1000", flags="")
     found = probe(cli, "sh4", "hppa", "m68k", "or1k")
     assert not any(row["runs"] for row in found.values())
     assert found["sh4"]["reason"] == "no entry takes it, and the host does not run it natively"

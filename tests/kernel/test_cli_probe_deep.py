@@ -21,10 +21,9 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.deep_checks import CHECK_NAMES, CHECKS, DEEP_PROGRAMS, DYNAMIC, FIXED, PIE
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
-from binfmtd.formats.register_line import encode_line
 from binfmtd.host.deep_files import deep_program
 from binfmtd.host.facts import kernel_version
-from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.handler import Flags
 from binfmtd.model.match import Magic
 
 NATIVE = find(os.uname().machine).name
@@ -65,7 +64,7 @@ def register(instance: Instance, tmp_path: Path) -> Register:
             heads |= {f"my-{program.file}-{kind}": deep_program(program, kind) for program, kind in programs(name)}
             matches = {entry: Magic(head[:HEAD_BYTES]) for entry, head in heads.items()}
         for entry, match in matches.items():
-            instance.register(encode_line(entry, Registration(match, interpreter, flags)))
+            instance.add(entry, match, interpreter, flags)
 
     return register
 

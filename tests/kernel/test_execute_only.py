@@ -11,8 +11,6 @@ from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 AARCH64 = CATALOG["aarch64"]
 EMULATOR = "/usr/bin/qemu-aarch64"
@@ -120,7 +118,7 @@ def test_whatever_runs_elsewhere(
     """
     elsewhere: set[str] = set()
     for flags in sorted(set(peers.values())):
-        everybody.register(encode_line(NAME, Registration(AARCH64.match, EMULATOR, Flags.parse(flags))))
+        everybody.add(NAME, AARCH64.match, EMULATOR, flags)
         elsewhere |= programs.that_run(everybody)
         everybody.remove(NAME)
     assert {"root plain", "a user plain", "a user script"} <= elsewhere
@@ -143,7 +141,7 @@ def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, progra
     refused = cli("check", config=f"{handler}'O'\n")
     assert refused.status == 78
     assert "is a script, and with flag O or C every exec through it fails with ENOEXEC" in refused.stderr
-    instance.register(encode_line("one", Registration(AARCH64.match, str(wrapper), Flags.parse("POF"))))
+    instance.add("one", AARCH64.match, wrapper, "POF")
     assert instance.run([f"{programs.directory}/plain"], errors="replace").returncode != 42, "ENOEXEC, as is said"
 
 

@@ -12,8 +12,6 @@ from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status import unready
 
@@ -345,7 +343,7 @@ def test_all_loses_an_emulator_to_another(instance: Instance, start_daemon: Star
     daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
     path.unlink()
     wait_until(lambda: instance.names() == [], what="the end of the entry")
-    instance.register(encode_line("qemu-mips", Registration(CATALOG["mips"].match, "/usr/bin/true", Flags.F)))
+    instance.add("qemu-mips", CATALOG["mips"].match, "/usr/bin/true")
     daemon.wait_status(lambda status: [row["state"] for row in status["handlers"]] == ["served_elsewhere"])
     daemon.wait_converged()
     assert daemon.status()["foreign"] == [{"name": "qemu-mips", "enabled": True}]

@@ -23,8 +23,6 @@ from support.waiting import SLOWNESS
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
 from binfmtd.cli.commands.export import FORMATS
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 pytest.importorskip("jsonschema", reason="takes jsonschema, which the extra test installs")
 
@@ -207,7 +205,7 @@ def test_explanations(instance: Instance, cli: Cli, tmp_path: Path) -> None:
     """Programs that run natively, as a script and through entries; and some that do not, for each kind of reason."""
     interpreter = install(tmp_path / "interpreter", exits_with(0))
     for name, match in ((f"my-{FOREIGN}", CATALOG[FOREIGN].match), ("shadowed", CATALOG[FOREIGN].match)):
-        instance.register(encode_line(name, Registration(match, str(interpreter), Flags.F)))
+        instance.add(name, match, interpreter)
     instance.register(f":ext:E::ext::{interpreter}:".encode())
     files = {
         "native": install(tmp_path / "native", exits_with(0)),

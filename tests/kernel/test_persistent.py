@@ -18,8 +18,6 @@ from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.binfmt_d import parse_conf
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 CONF = "etc/binfmt.d/binfmtd.conf"
 COPIES = "var/lib/binfmtd/boot"
@@ -197,8 +195,7 @@ def test_taking_back_spares_other_interpreters(instance: Instance, host: Host) -
     """A foreign entry under the same name, for the same programs, stays."""
     host.apply("--arch", "arm64")
     instance.remove("qemu-aarch64")
-    theirs = Registration(CATALOG["aarch64"].match, "/usr/bin/qemu-aarch64-of-others", Flags.P)
-    instance.register(encode_line("qemu-aarch64", theirs))
+    instance.add("qemu-aarch64", CATALOG["aarch64"].match, "/usr/bin/qemu-aarch64-of-others", "P")
     assert host.apply("--arch", "none").stdout == f"removed {host.root}/{CONF} and its copies of emulators\n"
     assert instance.names() == ["qemu-aarch64"]
 

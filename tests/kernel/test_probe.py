@@ -14,8 +14,6 @@ from support.programs import exits_with, install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.compat.platforms import native_architecture
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 # A seccomp filter that makes ptrace fail with EPERM: load the number; if it is ptrace's, EPERM, else allow
 # (seccomp(2)).
@@ -47,12 +45,12 @@ Ask = Callable[..., dict[str, dict[str, Any]]]
 def ask(module_instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Yield a function that probes architectures, each with its expected interpreter, in an instance with entries."""
     for name, path, flags in (
-        ("alpha", REAL.format("alpha"), Flags.F),
-        ("hppa", REAL.format("hppa"), Flags.NONE),
-        ("m68k", REAL.format("alpha"), Flags.F),
-        ("or1k", "/nowhere", Flags.NONE),
+        ("alpha", REAL.format("alpha"), "F"),
+        ("hppa", REAL.format("hppa"), ""),
+        ("m68k", REAL.format("alpha"), "F"),
+        ("or1k", "/nowhere", ""),
     ):
-        module_instance.register(encode_line(f"qemu-{name}", Registration(CATALOG[name].match, path, flags)))
+        module_instance.add(f"qemu-{name}", CATALOG[name].match, path, flags)
     directory = tmp_path_factory.mktemp("probe")
 
     def ask(names: dict[str, str | None], *before: str, shell: str = "", first: str = "") -> dict[str, dict[str, Any]]:
@@ -163,8 +161,7 @@ def test_an_interpreter_whose_file_system_hangs(instance: Instance, tmp_path: Pa
     """An exec that waits for the interpreter's file system is given up, as a program that makes no progress."""
     files = HangingFileSystem(instance, tmp_path / "mounted", tmp_path / "backing")
     install(files.backing / "emulator", exits_with(42))
-    match = CATALOG["sh4"].match
-    instance.register(encode_line("hangs", Registration(match, str(files.directory / "emulator"), Flags.NONE)))
+    instance.add("hangs", CATALOG["sh4"].match, files.directory / "emulator", "")
     script = SCRIPT.replace("Prober()", "Prober(in_chroot=False, patience=0.5)")
     command = ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", script, '{"sh4": null}']
     assert json.loads(instance.run(command).stdout)["sh4"]["runs"]

@@ -11,8 +11,6 @@ from support.doctor import StartDaemon
 from support.instance import Instance
 from support.programs import FOREIGN, exits_with, install
 
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
 
 CONFIG = "architectures = []\n[handlers.one]\nextension = 'one'\ninterpreter = '{}'\n"
@@ -55,8 +53,7 @@ def test_in_a_chroot(
         install(root / "program.one", b"anything\n")
     (tmp_path / "with_shell" / "bin").mkdir()
     install(tmp_path / "with_shell" / "bin" / "sh", exits_with(SHELLS))
-    registration = Registration(Extension("one"), str(script), Flags.parse(flags))
-    instance.register(encode_line("one", registration))
+    instance.add("one", Extension("one"), script, flags)
 
     def status(root: str, program: str = "/program.one") -> int:
         return instance.run([sys.executable, "-c", EXEC, root, program]).returncode

@@ -10,8 +10,6 @@ from support.programs import FOREIGN, install
 from support.starts import AT_PHDR, AT_PHNUM, EXIT_STATUS, KINDS, Start, program, start, with_settings
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 EMULATOR = Path(f"/usr/bin/qemu-{FOREIGN}")
 CROSS = f"{FOREIGN}-linux-gnu-gcc"
@@ -47,8 +45,7 @@ def copy(path: Path, directory: Path) -> Path:
 
 
 def register(instance: Instance, interpreter: Path, flags: str) -> None:
-    registration = Registration(CATALOG[FOREIGN].match, str(interpreter), Flags.parse(flags))
-    instance.register(encode_line("foreign", registration))
+    instance.add("foreign", CATALOG[FOREIGN].match, interpreter, flags)
 
 
 def in_a_chroot(instance: Instance, root: Path, *arguments: str, **variables: str) -> Start:

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
 from support.cli import Cli, Result
 from support.daemon import Daemon
@@ -73,9 +71,6 @@ class Doctor(Cli):
         environment = ["env", f"PATH={path}", f"BINFMTD_STATE_DIR={self.state_directory}"]
         done = self.instance.run([*environment, "sh", "-euc", remedy])
         assert done.returncode == 0, (remedy, done.stdout, done.stderr)
-
-    def register(self, name: str, match: Match, interpreter: Path | str, flags: str = "F") -> None:
-        self.instance.register(encode_line(name, Registration(match, str(interpreter), Flags.parse(flags))))
 
 
 def match_of(architecture: str) -> Match:

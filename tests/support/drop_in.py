@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.handler import Flags
 from support.cli import Result, run
 from support.instance import Instance
 from support.programs import foreign_program, install
@@ -58,7 +57,7 @@ class DropIn:
     ) -> None:
         """Register an architecture's entry as another container would; by default as `--install` does."""
         path = interpreter or str(self.emulators / f"qemu-{name}")
-        self.instance.register(encode_line(entry or f"qemu-{name}", Registration(CATALOG[name].match, path, flags)))
+        self.instance.add(entry or f"qemu-{name}", CATALOG[name].match, path, flags)
 
     def program(self, name: str) -> Path:
         """Return an architecture's tiny program as a file."""

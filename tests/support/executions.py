@@ -18,12 +18,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from binfmtd.formats.register_line import encode_line
 from binfmtd.kernel.instance import Instance as Opened
 from binfmtd.kernel.instance import Observer
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.entry import ObservedState
-from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.handler import Flags
 from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match
 from support.exec_loop import TESTS
 from support.instance import Instance
@@ -189,8 +188,7 @@ class World:
         """Register them one after the other."""
         gone = self._put(f"bin/{GONE}", self._gone)
         for number, each in enumerate(entries):
-            registration = Registration(each.match, f"{self.directory}/bin/{each.interpreter}", each.flags)
-            self._instance.register(encode_line(f"entry{number}", registration))
+            self._instance.add(f"entry{number}", each.match, f"{self.directory}/bin/{each.interpreter}", each.flags)
             if not each.enabled:
                 self._instance.write(f"entry{number}", b"0")
         self._instance.write("status", b"1" if switched_on else b"0")

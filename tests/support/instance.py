@@ -22,6 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from binfmtd.formats.register_line import encode_line
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Match
 from binfmtd.model.stand_in import is_stand_in
 from support.waiting import SLOWNESS
 
@@ -209,6 +212,11 @@ class Instance:
     def register(self, line: bytes) -> None:
         """Register one entry; OSError where the kernel refuses it."""
         self.write("register", line)
+
+    def add(self, name: str, match: Match, interpreter: Path | str, flags: Flags | str = "F") -> None:
+        """Register one entry, given by its fields."""
+        flags = Flags.parse(flags) if isinstance(flags, str) else flags
+        self.register(encode_line(name, Registration(match, str(interpreter), flags)))
 
     def remove(self, name: str) -> None:
         """Remove one entry, or with ``status`` all."""

@@ -20,7 +20,7 @@ from binfmtd.model.match import Extension, Magic
 
 def test_switched_off(doctor: Doctor, static: Path) -> None:
     """An instance that is switched off as a whole is a failure."""
-    doctor.register("one", Extension("one"), static)
+    doctor.instance.add("one", Extension("one"), static)
     doctor.instance.write("status", b"0")
     ends(doctor, "switched_off", "failure")
 
@@ -32,7 +32,7 @@ def test_nothing_registered(doctor: Doctor, static: Path) -> None:
 
 def test_disabled(doctor: Doctor, static: Path) -> None:
     """A disabled entry is a warning, unless the config declares it disabled."""
-    doctor.register("one", Extension("one"), static)
+    doctor.instance.add("one", Extension("one"), static)
     doctor.instance.write("one", b"0")
     wanted = "architectures = []\n[handlers.one]\nextension = 'one'\ninterpreter = '/x'\nenabled = false\n"
     assert doctor.find("entries", "disabled", config=wanted) is None
@@ -41,14 +41,14 @@ def test_disabled(doctor: Doctor, static: Path) -> None:
 
 def test_no_f(doctor: Doctor, static: Path) -> None:
     """An entry without F whose interpreter could have it is a warning; the remedy registers it again with F."""
-    doctor.register("a 'b'", Extension("one"), static, "P")
+    doctor.instance.add("a 'b'", Extension("one"), static, "P")
     ends(doctor, "no_f", "warning")
     assert f"interpreter {static}\nflags: PF\nextension .one\n" in doctor.instance.read("a 'b'")
 
 
 def test_no_f_of_an_emulator(doctor: Doctor, emulator: Path) -> None:
     """The remedy for an architecture's entry without F replaces it, whatever its name, by binfmtd's own entry."""
-    doctor.register("odd", match_of(FOREIGN), emulator, "")
+    doctor.instance.add("odd", match_of(FOREIGN), emulator, "")
     found = doctor.found("entries", "no_f")
     assert found["level"] == "warning"
     doctor.type(found["remedy"])
@@ -59,7 +59,7 @@ def test_no_f_of_an_emulator(doctor: Doctor, emulator: Path) -> None:
 def test_no_f_beside_a_daemon(kept: tuple[Doctor, Daemon], emulator: Path) -> None:
     """If a daemon runs that does not declare the architecture, the remedy registers the entry: `apply` would not."""
     doctor, _ = kept
-    doctor.register("odd", match_of(FOREIGN), emulator, "P")
+    doctor.instance.add("odd", match_of(FOREIGN), emulator, "P")
     doctor.type(doctor.found("entries", "no_f")["remedy"])
     assert doctor.find("entries", "no_f") is None
     assert f"interpreter {emulator}\nflags: PF\n" in doctor.instance.read("odd")
@@ -86,7 +86,7 @@ def test_no_f_by_the_config(doctor: Doctor, static: Path, tmp_path: Path) -> Non
 
 def test_dynamic(doctor: Doctor) -> None:
     """A dynamic interpreter under F is a warning that names the loader which it needs."""
-    doctor.register("one", Extension("one"), "/usr/bin/true")
+    doctor.instance.add("one", Extension("one"), "/usr/bin/true")
     found = ends(doctor, "dynamic", "warning")
     assert "/usr/bin/true is not a static program" in found["text"]
     assert "/ld-" in found["text"]
@@ -96,14 +96,14 @@ def test_a_dynamic_emulator(doctor: Doctor, emulator: Path, tmp_path: Path) -> N
     """The remedy for an architecture's entry with a dynamic emulator registers the static one, if there is one."""
     dynamic = tmp_path / f"qemu-{FOREIGN}"
     dynamic.symlink_to("/usr/bin/true")
-    doctor.register("odd", match_of(FOREIGN), dynamic)
+    doctor.instance.add("odd", match_of(FOREIGN), dynamic)
     ends(doctor, "dynamic", "warning")
     assert f"interpreter {EMULATOR}\n" in doctor.instance.read(f"qemu-{FOREIGN}")
 
 
 def test_credentials(doctor: Doctor, emulator: Path) -> None:
     """Flag C is a warning, unless the config asks for it."""
-    doctor.register(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator, "OCF")
+    doctor.instance.add(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator, "OCF")
     asked = f"architectures = ['{FOREIGN}']\n[emulators.{FOREIGN}]\nflags = 'CF'\n"
     assert doctor.find("entries", "credentials", config=asked) is None
     ends(doctor, "credentials", "warning")
@@ -115,7 +115,7 @@ def test_p_that_qemu_cannot_see(doctor: Doctor, tmp_path: Path, version: str, le
     if kernel_version() < P_VISIBLE_FROM:
         levels = ["failure"]  # an older kernel does not report P to any interpreter
     old = install(tmp_path / "qemu-old", f"#!/bin/sh\necho qemu-old version {version}\n".encode())
-    doctor.register("one", Extension("one"), old, "PF")
+    doctor.instance.add("one", Extension("one"), old, "PF")
     config = "architectures = []"
     found = [each for each in doctor.look(config=config) if each["check"] == "p_unseen"]
     assert [each["level"] for each in found] == levels
@@ -138,7 +138,7 @@ def test_p_that_qemu_counts_on(doctor: Doctor, emulator: Path, tmp_path: Path) -
     architecture = CATALOG[FOREIGN]
     program = tiny_program(architecture).removesuffix(architecture.exit42) + COUNTS[FOREIGN]
     counts = install(tmp_path / "counts", program)
-    doctor.register("one", match_of(FOREIGN), named)
+    doctor.instance.add("one", match_of(FOREIGN), named)
     if (given := doctor.instance.run([str(counts), "one", "two"]).returncode) == 3:
         pytest.skip("only Debian's QEMU goes by its name")
     assert given == 2
@@ -148,20 +148,20 @@ def test_p_that_qemu_counts_on(doctor: Doctor, emulator: Path, tmp_path: Path) -
 
 def test_missing_interpreter(doctor: Doctor) -> None:
     """A missing interpreter without F is a failure, because no program of the entry runs."""
-    doctor.register("one", Extension("one"), "/nowhere/one", "")
+    doctor.instance.add("one", Extension("one"), "/nowhere/one", "")
     assert "/nowhere/one" in ends(doctor, "missing", "failure")["text"]
 
 
 def test_missing_emulator(doctor: Doctor, emulator: Path) -> None:  # noqa: ARG001  must be there
     """The remedy for an architecture's entry with a missing emulator registers the emulator that is elsewhere."""
-    doctor.register("odd", match_of(FOREIGN), "/nowhere/qemu", "")
+    doctor.instance.add("odd", match_of(FOREIGN), "/nowhere/qemu", "")
     ends(doctor, "missing", "failure")
     assert doctor.instance.names() == [f"qemu-{FOREIGN}"]
 
 
 def test_gone_interpreter(doctor: Doctor, static: Path) -> None:
     """A removed interpreter that F keeps open is a warning, and no remedy removes the entry, which still serves."""
-    doctor.register("one", Extension("one"), static)
+    doctor.instance.add("one", Extension("one"), static)
     assert doctor.find("entries", "gone") is None
     static.unlink()
     found = doctor.found("entries", "gone")
@@ -171,10 +171,10 @@ def test_gone_interpreter(doctor: Doctor, static: Path) -> None:
 
 def test_shadowed(doctor: Doctor, emulator: Path) -> None:
     """A newer entry that takes all files of another one is a warning; the remedy removes the newer entry."""
-    doctor.register("wanted", match_of(FOREIGN), emulator)
+    doctor.instance.add("wanted", match_of(FOREIGN), emulator)
     narrow = CATALOG[FOREIGN].match
     assert narrow.mask is not None
-    doctor.register("wide", Magic(narrow.magic[:-1], narrow.mask[:-1]), emulator)  # the last byte is ignored
+    doctor.instance.add("wide", Magic(narrow.magic[:-1], narrow.mask[:-1]), emulator)  # the last byte is ignored
     found = doctor.found("entries", "shadowed", config="architectures = []")
     assert found["level"] == "warning"
     assert found["text"].startswith("wanted: ")
@@ -187,7 +187,7 @@ def test_shadowed_by_a_declared_one(doctor: Doctor, emulator: Path) -> None:
     """If the config asks for the newer entry, as one that outranks foreign ones, the remedy removes the older one."""
     narrow = CATALOG[FOREIGN].match
     assert narrow.mask is not None
-    doctor.register("wide", Magic(narrow.magic[:-1], narrow.mask[:-1]), emulator)
+    doctor.instance.add("wide", Magic(narrow.magic[:-1], narrow.mask[:-1]), emulator)
     config = f"architectures = ['{FOREIGN}']"
     assert doctor("apply", config=config).status == 0
     ends(doctor, "shadowed", "warning", config)
@@ -196,23 +196,23 @@ def test_shadowed_by_a_declared_one(doctor: Doctor, emulator: Path) -> None:
 
 def test_duplicate(doctor: Doctor, static: Path) -> None:
     """Two entries for the same files are a warning; the remedy removes the one that never serves."""
-    doctor.register("older", Extension("one"), static)
-    doctor.register("newer", Extension("one"), static)
+    doctor.instance.add("older", Extension("one"), static)
+    doctor.instance.add("newer", Extension("one"), static)
     ends(doctor, "duplicate", "warning")
     assert doctor.instance.names() == ["newer"]
 
 
 def test_duplicate_that_is_broken(doctor: Doctor, static: Path) -> None:
     """Of two entries for the same files the remedy removes the newer one if that cannot serve; both findings agree."""
-    doctor.register("older", Extension("one"), static)
-    doctor.register("newer", Extension("one"), "/nowhere", "")
+    doctor.instance.add("older", Extension("one"), static)
+    doctor.instance.add("newer", Extension("one"), "/nowhere", "")
     assert doctor.found("entries", "missing")["remedy"] == ends(doctor, "duplicate", "warning")["remedy"]
     assert doctor.instance.names() == ["older"]
 
 
 def test_several_faults_of_one(doctor: Doctor, static: Path) -> None:
     """All faults of one entry have one remedy, which ends them all."""
-    doctor.register("one", Extension("tar.gz"), static, "OC")
+    doctor.instance.add("one", Extension("tar.gz"), static, "OC")
     findings = [each for each in doctor.look(config="architectures = []") if each["level"] == "warning"]
     (remedy,) = {each["remedy"] for each in findings if each["section"] == "entries"}
     assert {each["check"] for each in findings} >= {"never", "credentials", "no_f"}
@@ -268,14 +268,14 @@ def test_never(doctor: Doctor, static: Path, line: bytes, left: list[str]) -> No
 def test_untrusted_interpreter(doctor: Doctor, static: Path) -> None:
     """An interpreter that other users could change is a warning; the remedy corrects its mode."""
     static.chmod(0o777)
-    doctor.register("one", Extension("one"), static)
+    doctor.instance.add("one", Extension("one"), static)
     ends(doctor, "untrusted", "warning")
 
 
 def test_an_emulator_that_others_can_replace_is_not_run(doctor: Doctor, tmp_path: Path) -> None:
     """`doctor` does not execute an emulator that other users could replace to read its version."""
     trap = install(tmp_path / "qemu-trap", f"#!/bin/sh\ntouch {tmp_path}/ran\n".encode())
-    doctor.register("one", Extension("one"), trap)
+    doctor.instance.add("one", Extension("one"), trap)
     trap.chmod(0o777)
     doctor.look(config="architectures = []")
     assert not (tmp_path / "ran").exists()
@@ -288,7 +288,7 @@ def test_an_emulator_with_settings(doctor: Doctor, emulator: Path, tmp_path: Pat
     """The finding about an emulator's version has the settings that its file carries."""
     plain = install(tmp_path / emulator.name, emulator.read_bytes())
     carrying = with_settings(plain, {"QEMU_CPU": "max"}, f"{emulator.name}-max")
-    doctor.register("one", Extension("one"), carrying)
+    doctor.instance.add("one", Extension("one"), carrying)
     texts = [found["text"] for found in doctor.look(config="architectures = []") if found["check"] == "version"]
     assert [text for text in texts if str(carrying) in text] == [
         text for text in texts if " with QEMU_CPU=max: " in text
@@ -311,7 +311,7 @@ def script(tmp_path: Path) -> Path:
 
 def test_o_and_a_script(doctor: Doctor, script: Path) -> None:
     """A script as interpreter with flag O is a failure: the kernel executes no script for a file that it has opened."""
-    doctor.register("one", Extension("one"), script, "O")
+    doctor.instance.add("one", Extension("one"), script, "O")
     found = ends(doctor, "script", "failure")
     assert "the entry's programs fail with ENOEXEC" in found["text"]
     assert doctor.instance.read("one") == f"enabled\ninterpreter {script}\nflags: \nextension .one\n"
@@ -319,7 +319,7 @@ def test_o_and_a_script(doctor: Doctor, script: Path) -> None:
 
 def test_f_and_a_script(doctor: Doctor, script: Path) -> None:
     """`doctor` names both files that a chroot needs, and its remedy for another kind of file is to leave out F."""
-    doctor.register("one", Magic(b"\0one"), script, "F")
+    doctor.instance.add("one", Magic(b"\0one"), script, "F")
     found = ends(doctor, "dynamic", "warning")
     assert f"{script} is not a static program: in a chroot or container, it and /bin/sh must exist" in found["text"]
     assert doctor.instance.read("one").startswith(f"enabled\ninterpreter {script}\nflags: \n")
@@ -328,6 +328,6 @@ def test_f_and_a_script(doctor: Doctor, script: Path) -> None:
 @pytest.mark.parametrize(("flags", "check", "level"), [("F", "dynamic", "warning"), ("O", "script", "failure")])
 def test_a_script_as_emulator(doctor: Doctor, emulator: Path, script: Path, flags: str, check: str, level: str) -> None:
     """For an architecture's entry the remedy is the static emulator, with whatever flags the script was registered."""
-    doctor.register("odd", match_of(FOREIGN), script, flags)
+    doctor.instance.add("odd", match_of(FOREIGN), script, flags)
     ends(doctor, check, level)
     assert f"interpreter {emulator}\n" in doctor.instance.read(f"qemu-{FOREIGN}")

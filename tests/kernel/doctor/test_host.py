@@ -44,8 +44,8 @@ def test_all_is_well(doctor: Doctor, start_daemon: StartDaemon, static: Path) ->
 
 def test_it_changes_nothing(doctor: Doctor, static: Path) -> None:
     """`doctor` changes no entry and makes no state directory, however much is wrong."""
-    doctor.register("one", Extension("a.b"), static)
-    doctor.register("two", Extension("one"), "/nowhere", "")
+    doctor.instance.add("one", Extension("a.b"), static)
+    doctor.instance.add("two", Extension("one"), "/nowhere", "")
     before = state(doctor.instance)
     assert doctor("doctor", config="architectures = 1").status == 1
     assert state(doctor.instance) == before
@@ -92,7 +92,7 @@ def test_unmounted_and_served(doctor: Doctor, emulator: Path, tmp_path: Path) ->
     """A container without a mount is no failure if the host's handlers serve it; `doctor` tests which programs run."""
     found = doctor.found("mount", "mounted", "--mount", str(tmp_path))
     assert found["level"] == "failure"
-    doctor.register(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator)
+    doctor.instance.add(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator)
     found = doctor.found("mount", "mounted", "--mount", str(tmp_path))
     assert found["level"] == "ok"
     assert found["text"].endswith(f"handlers still work: programs of {FOREIGN} run (tested)")

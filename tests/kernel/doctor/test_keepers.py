@@ -84,8 +84,8 @@ def test_a_daemon_elsewhere(doctor: Doctor, make_instance: Callable[[], Instance
 
 def test_left_stand_ins(doctor: Doctor, static: Path) -> None:
     """A stand-in that an ended daemon left is a warning, and the remedy removes it."""
-    doctor.register(".binfmtd~other", Extension("other"), static)
-    doctor.register(".binfmtd~one", Extension("one"), static)
+    doctor.instance.add(".binfmtd~other", Extension("other"), static)
+    doctor.instance.add(".binfmtd~one", Extension("one"), static)
     config = ONE.format(static)
     found = doctor.found("other_managers", "stand_ins", config=config)
     assert found["level"] == "warning"
@@ -100,7 +100,7 @@ def test_left_stand_ins(doctor: Doctor, static: Path) -> None:
 def test_a_broken_emulator(doctor: Doctor, tmp_path: Path) -> None:
     """An emulator that fails to print its version is a failure."""
     broken = install(tmp_path / "qemu-broken", b"#!/bin/sh\nexit 3\n")
-    doctor.register("one", Extension("one"), broken)
+    doctor.instance.add("one", Extension("one"), broken)
     found = doctor.found("emulators", "broken", config="architectures = []")
     assert found["level"] == "failure"
     assert found["text"] == f"{broken}: it exited with status 3 and printed no version"
@@ -223,8 +223,8 @@ def test_a_paused_daemon(kept: tuple[Doctor, Daemon]) -> None:
 def test_page(doctor: Doctor, static: Path) -> None:
     """The worst finding comes first, a remedy stands below its finding, three of a kind are shown, the sum is last."""
     for name in "abcde":
-        doctor.register(name, Extension(name), static, "")
-    doctor.register("bad", Extension("bad"), "/nowhere/bad", "")
+        doctor.instance.add(name, Extension(name), static, "")
+    doctor.instance.add("bad", Extension("bad"), "/nowhere/bad", "")
     result: Result = doctor("doctor", config="architectures = []")
     assert result.status == 1
     first, remedy, *others, last = result.stdout.splitlines()

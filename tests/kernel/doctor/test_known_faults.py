@@ -28,8 +28,8 @@ def test_one_finding_a_fault(doctor: Doctor, tmp_path: Path) -> None:
     old = fake(tmp_path, "qemu-old", "7.2.9")
     older = fake(tmp_path, "qemu-older", "7.2.3")
     for name in [name for name in CATALOG if name not in (*NATIVE, "sh4")][:10]:
-        doctor.register(f"my-{name}", match_of(name), old)
-    doctor.register("my-sh4", match_of("sh4"), older)
+        doctor.instance.add(f"my-{name}", match_of(name), old)
+    doctor.instance.add("my-sh4", match_of("sh4"), older)
     faults = found(doctor, "known_fault")
     (hang,) = [fault for fault in faults if LINKS["qemu-fork-fd-lock"] in fault["text"]]
     assert hang["text"].startswith("a known fault of QEMU 7.2.3 and 7.2.9 for ")
@@ -43,7 +43,7 @@ def test_one_finding_a_fault(doctor: Doctor, tmp_path: Path) -> None:
 def test_missing_system_calls(doctor: Doctor, tmp_path: Path) -> None:
     """Missing system calls are one note for each version, which names the calls and their sources."""
     for name, version in (("arm", "9.1.0"), ("sh4", "9.1.0"), ("hppa", "9.2.4")):
-        doctor.register(f"my-{name}", match_of(name), fake(tmp_path, f"qemu-{name}", version))
+        doctor.instance.add(f"my-{name}", match_of(name), fake(tmp_path, f"qemu-{name}", version))
     first, second = sorted(found(doctor, "missing_system_calls"), key=lambda finding: str(finding["text"]))
     assert first["level"] == second["level"] == "ok"
     assert first["text"].startswith("QEMU 9.1.0: programs that need openat2, fchmodat2 and mount_setattr get ")
@@ -60,9 +60,9 @@ def test_arm64(doctor: Doctor, tmp_path: Path) -> None:
         ]
 
     emulator = fake(tmp_path, "qemu-any", "8.2.2")
-    doctor.register("other", match_of("riscv64"), emulator)
+    doctor.instance.add("other", match_of("riscv64"), emulator)
     assert levels() == []
-    doctor.register("mine", match_of("aarch64"), emulator)
+    doctor.instance.add("mine", match_of("aarch64"), emulator)
     assert levels() == ["warning"]
     doctor.instance.write("mine", b"0")
     assert levels() == []
@@ -73,14 +73,15 @@ def test_arm64(doctor: Doctor, tmp_path: Path) -> None:
 
 def test_a_new_emulator(doctor: Doctor, tmp_path: Path) -> None:
     """An emulator without known faults, and an interpreter that is no emulator, add nothing."""
-    doctor.register("new", match_of("s390x"), fake(tmp_path, "qemu-s390x", "12.0.0"))
-    doctor.register("other", match_of("m68k"), install(tmp_path / "other", b"#!/bin/sh\necho qemu-x version 7.2.9\n"))
+    doctor.instance.add("new", match_of("s390x"), fake(tmp_path, "qemu-s390x", "12.0.0"))
+    other = install(tmp_path / "other", b"#!/bin/sh\necho qemu-x version 7.2.9\n")
+    doctor.instance.add("other", match_of("m68k"), other)
     assert found(doctor, "known_fault") == found(doctor, "missing_system_calls") == []
 
 
 def test_a_fault_that_entries_show(doctor: Doctor, tmp_path: Path) -> None:
     """Flag P under QEMU 5.2 is the finding on the entry alone, and not reported a second time."""
-    doctor.register("p", match_of("s390x"), fake(tmp_path, "qemu-s390x", "5.2.0"), "PF")
+    doctor.instance.add("p", match_of("s390x"), fake(tmp_path, "qemu-s390x", "5.2.0"), "PF")
     assert len(found(doctor, "p_unseen")) == 1
     assert not [fault for fault in found(doctor, "known_fault") if LINKS["qemu-p-unseen"] in fault["text"]]
 
@@ -89,6 +90,6 @@ def test_a_fault_that_entries_show(doctor: Doctor, tmp_path: Path) -> None:
 def test_an_untrusted_emulator(doctor: Doctor, tmp_path: Path) -> None:
     """The version of an emulator that is not run, since other users could change it, is the one in its file."""
     emulator = fake(tmp_path, "qemu-arm", "9.1.0")
-    doctor.register("my-arm", match_of("arm"), emulator)
+    doctor.instance.add("my-arm", match_of("arm"), emulator)
     emulator.chmod(0o777)
     assert [finding["text"].partition(":")[0] for finding in found(doctor, "missing_system_calls")] == ["QEMU 9.1.0"]
