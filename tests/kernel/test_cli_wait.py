@@ -9,14 +9,12 @@ from support.cli import Cli
 from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def line(name: str, interpreter: str = "/usr/bin/true", flags: Flags = Flags.F) -> bytes:
-    return encode_line(f"some-{name}", Registration(CATALOG[name].match, interpreter, flags))
+def register(instance: Instance, name: str) -> None:
+    instance.add(f"some-{name}", CATALOG[name].match, "/usr/bin/true")
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def start(instance: Instance) -> Start:
 
 def test_what_is_there_is_not_waited_for(instance: Instance, cli: Cli) -> None:
     """`wait` returns at once if any entry takes the programs, foreign or not; a native architecture needs none."""
-    instance.register(line("aarch64"))
+    register(instance, "aarch64")
     native = "amd64" if cli("arch", "amd64", "--json").json[0]["native"] else "arm64"
     result = cli("wait", "linux/arm64", native)
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
@@ -41,8 +39,8 @@ def test_what_is_there_is_not_waited_for(instance: Instance, cli: Cli) -> None:
 def test_what_comes_later_is_waited_for(instance: Instance, start: Start) -> None:
     """The command ends when the last of them is registered and enabled."""
     process = start("arm64", "riscv64")
-    instance.register(line("riscv64"))
-    instance.register(line("aarch64"))
+    register(instance, "riscv64")
+    register(instance, "aarch64")
     instance.write("some-aarch64", b"0")
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
@@ -55,10 +53,10 @@ def test_it_prints_what_it_waits_for(instance: Instance, start: Start) -> None:
     process = start("arm64", "riscv64")
     assert process.stderr is not None
     assert process.stderr.readline() == "binfmtd: waiting: aarch64, riscv64: no enabled entry takes such programs\n"
-    instance.register(line("arm"))
-    instance.register(line("riscv64"))
+    register(instance, "arm")
+    register(instance, "riscv64")
     assert process.stderr.readline() == "binfmtd: waiting: aarch64: no enabled entry takes such programs\n"
-    instance.register(line("aarch64"))
+    register(instance, "aarch64")
     assert process.stderr.read() == ""
     assert process.wait(30) == 0
 
@@ -70,19 +68,19 @@ def test_a_mount_is_waited_for(instance: Instance, start: Start) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
     instance.shell(f"mount -t binfmt_misc binfmt_misc {instance.mount_point}", check=True)
-    instance.register(line("aarch64"))
+    register(instance, "aarch64")
     assert process.wait(30) == 0
 
 
 def test_what_cannot_run_is_not_there(instance: Instance, cli: Cli) -> None:
     """An entry with a missing interpreter, and a switched-off instance, do not count: status 1 with the reason."""
-    instance.register(line("aarch64", "/nowhere/at-all", Flags.NONE))
+    instance.add("some-aarch64", CATALOG["aarch64"].match, "/nowhere/at-all", "")
     result = cli("wait", "arm64", "--timeout", "0")  # a number without a unit means seconds
     assert result.status == 1
     why = "entry some-aarch64 takes such programs, but /nowhere/at-all cannot be executed"
     assert result.message == f"timed out after 0s: aarch64: {why}"
     instance.remove("some-aarch64")
-    instance.register(line("aarch64"))
+    register(instance, "aarch64")
     assert cli("wait", "arm64", "--timeout", "0s").status == 0
     instance.write("status", b"0")
     off = cli("wait", "arm64", "--timeout", "0s")

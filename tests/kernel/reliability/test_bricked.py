@@ -20,9 +20,6 @@ from support.programs import exits_with, install
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.register_line import encode_line
-from binfmtd.model.handler import Flags, Registration
-from binfmtd.model.match import Match
 
 CONFIG = r"""
 architectures = []
@@ -115,10 +112,6 @@ def is_disabled(instance: Instance) -> bool:
     return instance.read("brick").startswith("disabled")
 
 
-def line(name: str, match: Match, interpreter: str) -> bytes:
-    return encode_line(name, Registration(match, interpreter, Flags.NONE))
-
-
 def test_what_matches_loosely_is_left_alone(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
     """Entries for AppImages, for i386 on amd64, and for scripts with a script as interpreter stay enabled.
 
@@ -132,7 +125,7 @@ def test_what_matches_loosely_is_left_alone(instance: Instance, start_daemon: St
     instance.register(rb":appimage-elf:M::\x7fELF\x02\x01\x01\x00AI\x02::/usr/bin/env:")
     instance.register(rb":script:M::#!/usr/bin/odd::%b:" % os.fsencode(itself_a_script))
     own = "i386" if os.uname().machine == "x86_64" else "x86_64"
-    instance.register(line(own, CATALOG[own].match, "/usr/bin/env"))
+    instance.add(own, CATALOG[own].match, "/usr/bin/env", "")
     _, _, suffix = os.path.realpath(sys.executable).rpartition(".")
     instance.register(b":extension:E::%b::/nowhere.%b:" % (suffix.encode(), suffix.encode()))
     head = Path(sys.executable).read_bytes()[:8]
