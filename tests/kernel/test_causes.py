@@ -172,10 +172,9 @@ def test_contention_of_many_is_one_line(instance: Instance, start_daemon: StartD
     assert len(daemon.logs()[began:]) <= 4 + LONGEST_SECONDS_OF_A_TEST // LONGEST
 
 
-def test_history(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_history(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """`status --history` has each repair, its cause and its age, `status` the last one; the next daemon continues."""
     daemon = start_daemon(CONFIG)
-    cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
     assert cli("status", "--history").stdout == "nothing has drifted\n"
     for _ in range(2):

@@ -155,9 +155,8 @@ def test_in_a_sandbox(store: StoreCli, root: Path) -> None:
     assert (len(releases), releases[1], releases[0] == releases[1]) == (2, f"release {RELEASE}", False)
 
 
-def test_the_other_commands(store: StoreCli, root: Path, instance: Instance, tmp_path: Path) -> None:
+def test_the_other_commands(store: StoreCli, root: Path, instance: Instance, cli: Cli) -> None:
     """`check` waits for a version that is missing; `apply` registers it; `arch` and `explain` name the settings."""
-    cli = Cli(instance, tmp_path)
     config = CONFIG.format(FOREIGN, store.path, "set")
     assert "waiting" in cli("check", config=config).stdout
     store.checked("configure", "plain", "--name", "set", f"QEMU_UNAME={RELEASE}")

@@ -82,11 +82,11 @@ def test_the_script_runs(instance: Instance, tmp_path: Path, shell: str) -> None
         assert state(instance) == expected
 
 
-def test_the_script_goes_on_after_a_refusal(instance: Instance, tmp_path: Path) -> None:
+def test_the_script_goes_on_after_a_refusal(instance: Instance, cli: Cli, tmp_path: Path) -> None:
     """A line that the kernel refuses is reported by the shell; the other lines take effect, and the status is 1."""
     late = "[handlers.a]\nextension = 'a'\nflags = 'F'\ninterpreter = '/nowhere'\n"
     late += "[handlers.b]\nextension = 'b'\ninterpreter = '/usr/bin/true'\n"
-    result = Cli(instance, tmp_path)("export", "--format", "shell", config="architectures = []\n" + late)
+    result = cli("export", "--format", "shell", config="architectures = []\n" + late)
     assert (result.status, result.message) == (0, "a: waiting: no executable file at /nowhere")
     (tmp_path / "script").write_text(result.stdout)
     done = instance.run(["sh", str(tmp_path / "script")])
@@ -115,9 +115,8 @@ def test_all_is_what_is_here(instance: Instance, tmp_path: Path) -> None:
     assert "qemu-arm" in names
 
 
-def test_a_round_trip(instance: Instance, tmp_path: Path) -> None:
+def test_a_round_trip(instance: Instance, cli: Cli, tmp_path: Path) -> None:
     """An exported and imported config declares the same entries."""
-    cli = Cli(instance, tmp_path)
     expected = wanted(instance, tmp_path, TRICKY)
     (tmp_path / "a.conf").write_text(exported(instance, tmp_path, "binfmt.d", TRICKY))
     again = cli("import", str(tmp_path / "a.conf"))
@@ -156,9 +155,8 @@ interpreter = "/usr/bin/false"
 
 
 @pytest.mark.parametrize("kind", ["binfmt.d", "debian", "nixos", "shell"])
-def test_what_a_format_cannot_express_is_a_note(instance: Instance, tmp_path: Path, kind: str) -> None:
+def test_what_a_format_cannot_express_is_a_note(cli: Cli, kind: str) -> None:
     """Each property that a format cannot express is a note with its entry, and no failure."""
-    cli = Cli(instance, tmp_path)
     result = cli("export", "--format", kind, "--json", config=LOSSES)
     assert result.status == 0
     notes: dict[str, list[str]] = {}
@@ -188,11 +186,11 @@ def test_what_a_format_cannot_express_is_a_note(instance: Instance, tmp_path: Pa
         assert {"twin", "y", "z"}.isdisjoint(notes)
 
 
-def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None:
+def test_what_is_refused_is_left_out(cli: Cli) -> None:
     """A handler that is refused, or that a format cannot express, is left out: status 1 with the reason."""
     config = "architectures = []\n[handlers.elf]\nmagic = '\\x7fELF'\ninterpreter = '/usr/bin/true'\n"
     config += "[handlers.'a b']\nextension = 'a'\ninterpreter = '/usr/bin/true'\n"
-    result = Cli(instance, tmp_path)("export", "--format", "nixos", config=config)
+    result = cli("export", "--format", "nixos", config=config)
     assert result.status == 1
     elf, blank = sorted(result.messages, reverse=True)
     assert elf.startswith("elf: left out: refused: it takes this host's native programs")
@@ -200,17 +198,15 @@ def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None
     assert "elf" not in result.stdout
 
 
-def test_a_shared_loss_is_one_note(instance: Instance, tmp_path: Path) -> None:
+def test_a_shared_loss_is_one_note(cli: Cli, tmp_path: Path) -> None:
     """A loss that several entries share is one note: architectures have flag O, which Debian's files cannot express."""
-    cli = Cli(instance, tmp_path)
     config = fake_emulators(tmp_path / "bin", ["arm", "s390x"]) + "\n"
     result = cli("export", "--format", "debian", "--output", str(tmp_path / "out"), config=config)
     assert result.message.startswith("qemu-arm, qemu-s390x: the debian format cannot express flag O, ")
 
 
-def test_debians_files(instance: Instance, tmp_path: Path) -> None:
+def test_debians_files(cli: Cli, tmp_path: Path) -> None:
     """Debian's format is a directory with a file per entry, or one on stdout; foreign files are not overwritten."""
-    cli = Cli(instance, tmp_path)
     two = "architectures = []\n"
     for name in ("a", "b"):
         two += f"[handlers.{name}]\nextension = '{name}'\ninterpreter = '/usr/bin/true'\n"
@@ -234,7 +230,7 @@ def test_debians_files(instance: Instance, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--format", "shell", "--output", "/"], ["--format", "rpm"], []])
-def test_wrong_usage(instance: Instance, tmp_path: Path, arguments: list[str]) -> None:
+def test_wrong_usage(cli: Cli, arguments: list[str]) -> None:
     """Wrong usage gives status 2 and one line."""
-    result = Cli(instance, tmp_path)("export", *arguments, config="architectures = []\n")
+    result = cli("export", *arguments, config="architectures = []\n")
     assert (result.status, result.stdout, len(result.messages)) == (2, "", 1)

@@ -153,7 +153,7 @@ def state(instance: Instance) -> dict[str, str]:
     return {name: instance.read(name) for name in instance.names()}
 
 
-def test_the_same_as_update_binfmts(unpacked: Path, instance: Instance, tmp_path: Path) -> None:
+def test_the_same_as_update_binfmts(unpacked: Path, instance: Instance, cli: Cli, tmp_path: Path) -> None:
     """From the packages' format files without a detector update-binfmts and binfmtd make equal entries."""
     formats = tmp_path / "formats"
     formats.mkdir()
@@ -166,7 +166,6 @@ def test_the_same_as_update_binfmts(unpacked: Path, instance: Instance, tmp_path
     expected = state(instance)
     assert len(expected) >= 2
     instance.remove("status")
-    cli = Cli(instance, tmp_path)
     config = cli("import", "--format", "debian", str(formats))
     assert (config.status, config.stderr) == (0, "")
     assert cli("apply", config=config.stdout).status == 0
@@ -195,9 +194,8 @@ interpreter = "/usr/bin/true"
 """.format("".join(f"\\x{byte:02x}" for byte in range(1, 256)), "\\xff" * 254 + "\\x20")
 
 
-def test_update_binfmts_reads_what_is_exported(unpacked: Path, instance: Instance, tmp_path: Path) -> None:
+def test_update_binfmts_reads_what_is_exported(unpacked: Path, instance: Instance, cli: Cli, tmp_path: Path) -> None:
     """From the exported directory the real update-binfmts registers what `apply` would, also again, and silently."""
-    cli = Cli(instance, tmp_path)
     assert cli("apply", config=EVERYTHING).status == 0
     expected = state(instance)
     instance.remove("status")

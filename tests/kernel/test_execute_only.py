@@ -54,14 +54,14 @@ def programs(open_directory: Path) -> Programs:
     return Programs(open_directory)
 
 
-def test_what_the_owner_may_only_execute(instance: Instance, tmp_path: Path, programs: Programs) -> None:
+def test_what_the_owner_may_only_execute(instance: Instance, cli: Cli, programs: Programs) -> None:
     """With flag O the emulator gets the program opened; without O it may not open a program that is only executable."""
     program = programs.directory / "plain"
     program.chmod(0o111)
-    assert Cli(instance, tmp_path)("apply", *OPTIONS).status == 0
+    assert cli("apply", *OPTIONS).status == 0
     assert "OF\n" in instance.read(NAME)
     assert instance.run([*POWERLESS, str(program)]).returncode == 42
-    assert Cli(instance, tmp_path)("apply", *OPTIONS, config="[emulators]\nflags = 'PF'\n").status == 0
+    assert cli("apply", *OPTIONS, config="[emulators]\nflags = 'PF'\n").status == 0
     assert instance.run([*POWERLESS, str(program)]).returncode != 42
 
 
@@ -127,11 +127,10 @@ def test_whatever_runs_elsewhere(
     assert elsewhere <= programs.that_run(everybody)
 
 
-def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, programs: Programs) -> None:
+def test_an_emulator_that_is_a_script(instance: Instance, cli: Cli, tmp_path: Path, programs: Programs) -> None:
     """A script as emulator is registered without O, which fails with ENOEXEC, and runs; O in the config is refused."""
     wrapper = install(tmp_path / "qemu-aarch64", f'#!/bin/sh\nshift\nexec {EMULATOR} "$@"\n'.encode())
     config = f"architectures = ['arm64']\n[emulators]\npaths = ['{tmp_path}/qemu-{{name}}']\nflags = 'PO'\n"
-    cli = Cli(instance, tmp_path)
     assert cli("apply", config=config).status == 0
     assert "flags: P\n" in instance.read(NAME)
     assert instance.run([f"{programs.directory}/plain"]).returncode == 42
@@ -145,9 +144,8 @@ def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, progra
     assert instance.run([f"{programs.directory}/plain"], errors="replace").returncode != 42, "ENOEXEC, as is said"
 
 
-def test_explain(instance: Instance, tmp_path: Path, programs: Programs) -> None:
+def test_explain(cli: Cli, programs: Programs) -> None:
     """`explain` names the users that cannot run such a program if the entry has no flag O."""
-    cli = Cli(instance, tmp_path)
     program = f"{programs.directory}/only-executable"
     assert cli("apply", *OPTIONS).status == 0
     assert "not read it" not in cli("explain", program).stdout

@@ -48,7 +48,7 @@ def directories(instance: Instance, tmp_path: Path) -> list[Path]:
     return list(put_binfmt_d(instance, tmp_path / "tree").values())
 
 
-def test_the_same_as_systemd_binfmt(instance: Instance, directories: list[Path], tmp_path: Path) -> None:
+def test_the_same_as_systemd_binfmt(instance: Instance, cli: Cli, directories: list[Path]) -> None:
     """From one tree systemd-binfmt and `apply` register equal entries in one order; what is invalid is named."""
     needs_systemd_binfmt()
     fill(*directories)
@@ -58,7 +58,7 @@ def test_the_same_as_systemd_binfmt(instance: Instance, directories: list[Path],
     expected = {name: instance.read(name) for name in names}
     assert {"from-etc", "no-suffix", "z-first", "stripped", "comma", "twice", "masked-bytes"} == set(names)
     instance.remove("status")
-    result = Cli(instance, tmp_path)("apply", config=INCLUDE)
+    result = cli("apply", config=INCLUDE)
     assert result.status == 0, result.stderr
     assert instance.names() == names
     assert {name: instance.read(name) for name in names} == expected
@@ -107,12 +107,12 @@ def test_changes_are_noticed_without_a_signal(
     wait_until(lambda: instance.names() == [], what="the mask")
 
 
-def test_an_own_word_outranks_an_included_one(instance: Instance, directories: list[Path], tmp_path: Path) -> None:
+def test_an_own_word_outranks_an_included_one(instance: Instance, cli: Cli, directories: list[Path]) -> None:
     """[handlers] come after included rules: they win for the same files, and replace a rule of the same name."""
     (directories[0] / "a.conf").write_text(":low:E::jar::/usr/bin/true:\n:name:E::x::/usr/bin/true:\n")
     own = "[handlers.high]\nextension = 'jar'\ninterpreter = '/usr/bin/false'\n"
     own += "[handlers.name]\nextension = 'y'\ninterpreter = '/usr/bin/false'\n"
-    result = Cli(instance, tmp_path)("apply", config=INCLUDE + own)
+    result = cli("apply", config=INCLUDE + own)
     assert result.status == 0
     names = instance.names()
     assert names.index("high") < names.index("low")

@@ -320,7 +320,7 @@ def state_of(status: dict[str, object], name: str) -> str | None:
     return next((row["state"] for row in rows if row["name"] == name), None)
 
 
-def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """Lines beyond the queue are dropped and counted in status and metrics; a line reports them to the next reader."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -333,7 +333,6 @@ def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: Star
     daemon.config.write_text(CONFIG + metrics + unknown)
     daemon.reload()
     daemon.wait_status(lambda status: len(status["handlers"]) == 1201, "the new config")
-    cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
     assert cli("pause", *names).status == 0  # a line for each
     status = daemon.wait_status(lambda status: status["log_lines_dropped"], "dropped lines")

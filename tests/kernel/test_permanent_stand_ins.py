@@ -58,11 +58,10 @@ def all_stand(instance: Instance) -> bool:
     return set(instance.all_names()) == {"one", "other", ONE, OTHER}
 
 
-def test_each_handler_has_two_entries(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_each_handler_has_two_entries(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """From READY=1 on each handler has two entries; commands show one of them, and `import` writes one."""
     daemon = start_daemon(CONFIG)
     assert all_stand(instance)
-    cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
     assert "2 handlers in order" in cli("status").stdout
     for command in (("status", "--json"), ("plan",), ("import", "--kernel"), ("doctor",), ("explain", "/usr/bin/true")):
@@ -212,16 +211,16 @@ def test_an_upgraded_interpreter(instance: Instance, start_daemon: StartDaemon, 
     assert ledger[ONE]["pinned"] == ledger["one"]["pinned"] is not None
 
 
-def test_apply_after_a_daemon(instance: Instance, start_daemon: StartDaemon, program: Path, tmp_path: Path) -> None:
+def test_apply_after_a_daemon(
+    instance: Instance, start_daemon: StartDaemon, cli: Cli, program: Path, bin_directory: Path
+) -> None:
     """After a daemon's end `apply` renews the entries of an upgraded emulator, but makes no missing stand-in."""
-    (tmp_path / "bin").mkdir(mode=0o755)
-    path = install(tmp_path / "bin" / "interpreter", exits_with(1))
+    path = install(bin_directory / "interpreter", exits_with(1))
     config = CONFIG.replace('"/usr/bin/true"', f'"{path}"\nflags = "F"', 1)
     daemon = start_daemon(config)
     daemon.terminate()
     install(path, exits_with(2))
     instance.remove(OTHER)
-    cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
     assert cli("apply", config=config).status == 0
     assert set(instance.all_names()) == {"one", "other", ONE}
@@ -308,13 +307,13 @@ def test_a_left_over_helper_goes(instance: Instance, start_daemon: StartDaemon) 
     daemon.wait_converged()
 
 
-def test_handlers_that_share_files(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_handlers_that_share_files(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """Handlers that share files have temporary stand-ins, and `check` names them."""
     start_daemon(CONFIG + SHARING)
     assert {stand_in_name("low"), stand_in_name("high")}.isdisjoint(instance.all_names())
     assert {ONE, OTHER} < set(instance.all_names())
     assert instance.names().index("high") < instance.names().index("low")
-    result = Cli(instance, tmp_path)("check", config=CONFIG + SHARING)
+    result = cli("check", config=CONFIG + SHARING)
     assert [line.split(":")[0] for line in result.messages] == ["high", "low"]
     assert "can take the same files as low, so its stand-in is temporary" in result.messages[0]
 

@@ -63,9 +63,8 @@ def test_in_a_chroot(
     assert status(f"{tmp_path}/with_shell") == with_shell
 
 
-def test_check(instance: Instance, script: Path, tmp_path: Path) -> None:
+def test_check(cli: Cli, script: Path) -> None:
     """`check` refuses a script with F: status 78, with the flags that the handler can have.  Without F it is valid."""
-    cli = Cli(instance, tmp_path)
     result = cli("check", config=CONFIG.format(script) + "flags = 'POF'\n")
     assert result.status == 78
     assert result.message.startswith(f"one: refused: {script} is a script, which flag F does not carry into containers")
@@ -75,9 +74,8 @@ def test_check(instance: Instance, script: Path, tmp_path: Path) -> None:
         assert cli("check", config=CONFIG.format(script) + flags).status == 0
 
 
-def test_check_of_an_emulator(instance: Instance, script: Path, tmp_path: Path) -> None:
+def test_check_of_an_emulator(cli: Cli, script: Path) -> None:
     """An architecture's emulator has F by default, so a script is refused there without any flag in the config."""
-    cli = Cli(instance, tmp_path)
     config = f"architectures = ['{FOREIGN}']\n[emulators.{FOREIGN}]\ninterpreter = '{script}'\n"
     result = cli("check", config=config)
     assert result.status == 78

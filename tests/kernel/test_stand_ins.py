@@ -112,7 +112,7 @@ def test_a_left_over_stand_in_without_interpreter_goes(
 
 @pytest.mark.parametrize("command", ["run", "apply"])
 def test_stand_ins_of_another_daemon_stay(
-    instance: Instance, start_daemon: StartDaemon, tmp_path: Path, command: str
+    instance: Instance, start_daemon: StartDaemon, cli: Cli, command: str
 ) -> None:
     """A stand-in that no ledger of ours has may be that of a daemon in another container: it stays, and is not shown.
 
@@ -128,7 +128,7 @@ def test_stand_ins_of_another_daemon_stay(
         assert [entry["name"] for entry in daemon.status()["foreign"]] == ["theirs"]
         assert daemon.terminate() == 0
     else:
-        done = Cli(instance, tmp_path)("apply", config=CONFIG)
+        done = cli("apply", config=CONFIG)
         assert done.status == 0, done.stderr
         assert ".binfmtd" not in done.stdout + done.stderr
     assert before.items() <= instance.all_inodes().items()

@@ -69,11 +69,10 @@ def repaired(instance: Instance) -> None:
 
 
 def test_the_clock_on_the_wall_jumps(
-    instance: Instance, start_daemon: StartDaemon, tmp_path: Path, environment: dict[str, str], set_clock: Clock
+    instance: Instance, start_daemon: StartDaemon, cli: Cli, environment: dict[str, str], set_clock: Clock
 ) -> None:
     """After each jump the daemon reloads its config, ends a pause after the given time, and repairs."""
     daemon = start_daemon(CONFIG, environment=environment)
-    cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
     for jump in JUMPS:
         set_clock(jump)
