@@ -6,9 +6,9 @@ The kernel takes the instance of the nearest user namespace that has mounted one
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
 import pytest
+from support import Closing
 from support.cli import BINFMTD, Result, run, unprivileged_python
 from support.instance import MOUNT_POINT, Instance
 from support.programs import exits_with, install
@@ -40,7 +40,7 @@ def readable_binfmtd() -> list[str]:
     return [*command[command.index("env") :], "-m", "binfmtd"]
 
 
-class Container:
+class Container(Closing):
     """A container in a host or in another container: its root is user 1000 there, and it has half of the users.
 
     Its /proc is a new one, so it has nothing mounted at binfmt_misc's directory.
@@ -56,10 +56,7 @@ class Container:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._holder.kill()
         self._holder.communicate()
 

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from support import Closing
 from support.instance import CONTROL_FILES, Instance
 from support.waiting import SLOWNESS, DirectoryWatch
 
@@ -26,7 +27,7 @@ THEIRS = rb":%s:M::\x00other::/usr/bin/false:"
 STAND_IN = ".binfmtd~other"
 
 
-class Adversary:
+class Adversary(Closing):
     """The process, from its start to ``stop``."""
 
     def __init__(self, instance: Instance, deed: str) -> None:
@@ -39,10 +40,7 @@ class Adversary:
             env=os.environ | {"PYTHONPATH": str(TESTS)},
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 

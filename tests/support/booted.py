@@ -12,9 +12,10 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from binfmtd.catalog.names import find
+from support import Closing
 from support.cli import CHECKOUT, Result, run
 from support.instance import namespace_of_its_own
 from support.programs import exits_with, foreign_program, install
@@ -109,7 +110,7 @@ class System(ABC):
         file.write_text(text)
 
 
-class NspawnMachine(System):
+class NspawnMachine(Closing, System):
     """A root directory that systemd-nspawn starts, from its boot to ``close``, with a binfmt_misc of its own.
 
     A subclass makes ``root``, then calls ``_boot``.
@@ -135,12 +136,6 @@ class NspawnMachine(System):
             error.add_note(self.console())
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Kill process 1 of the machine, as a power cut would; the kernel then kills its other processes."""

@@ -17,8 +17,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from support import Closing
 from support.cli import Result, run
 from support.instance import MOUNT_POINT, Instance
 from support.programs import install
@@ -75,7 +76,7 @@ import os, binfmtd.files.environment; binfmtd.files.environment._INITIAL_USER = 
 """
 
 
-class Machine:
+class Machine(Closing):
     """One machine, from its start to ``close``; ``directory`` is the writable part of its files.
 
     With ``mounted=False`` only the containers mount the instance.  There are no control groups, as they would be those
@@ -125,12 +126,6 @@ class Machine:
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the machine: the kernel kills its processes, and drops its mounts and entries."""

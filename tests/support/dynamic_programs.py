@@ -3,7 +3,6 @@
 Those packages are for amd64 and all architectures, so any mirror has them.
 """
 
-import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from support import imported
 from support.cli import CHECKOUT
 from support.debian_qemu import download
 
@@ -41,12 +41,7 @@ LIBRARIES = {  # by the beginning of the names of the deep programs
 
 def build_module() -> ModuleType:
     """Import binfmtd/host/deep_programs/source/build.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("build", CHECKOUT / "binfmtd/host/deep_programs/source/build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(CHECKOUT / "binfmtd/host/deep_programs/source/build.py")
 
 
 def dynamic_tree(machine: str, tree: Path) -> Path:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from support import Closing
 from support.instance import Instance
 from support.waiting import SLOWNESS
 
@@ -16,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 Outcome = tuple[int | str, int]  # an exit status or the text of an errno, and how many times in a row
 
 
-class ExecLoop:
+class ExecLoop(Closing):
     """The process in the instance, from its first execution to ``stop``."""
 
     longest_gap = 0.0  # seconds from one success to the next with failures in between; known after ``stop``
@@ -37,10 +38,7 @@ class ExecLoop:
         """Its process id."""
         return self._process.pid
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.wait()
 

@@ -20,12 +20,13 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
 from binfmtd.model.stand_in import is_stand_in
+from support import Closing
 from support.waiting import SLOWNESS
 
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
@@ -66,7 +67,7 @@ class NotPrivateError(Exception):
     """The instance is not private: a test must not touch it."""
 
 
-class Instance:
+class Instance(Closing):
     """One private instance, from its mount to ``close``.
 
     The user who runs the test is root inside, and the only user; with ``everybody``, which takes root, the first
@@ -133,12 +134,6 @@ class Instance:
             4: f"a new user namespace cannot have its own binfmt_misc (Linux 6.7 and later; this is {release})",
         }.get(self._holder.returncode, "a new user namespace could not be made")
         return f"{why}: {stderr.strip()}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End what still runs inside, then the holder; the kernel drops the entries with the last mount."""

@@ -7,8 +7,8 @@ systemd-nspawn and LXC.  binfmt_misc is mounted in none but a machine of ``Boote
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
+from support import Closing
 from support.booted import CONFIG, PACKAGES, System, make_root
 from support.cli import Result
 from support.private_host import PrivateHost
@@ -72,7 +72,7 @@ def configure(root: Path, emulator: int) -> None:
     (root / CONFIG.lstrip("/")).write_text(ONE_HANDLER)
 
 
-class InnerNspawn(System):
+class InnerNspawn(Closing, System):
     """A container of systemd-nspawn that a machine of systemd-nspawn boots; its tree is made by ``make_nesting_root``.
 
     ``options`` are more options of systemd-nspawn.
@@ -90,7 +90,7 @@ class InnerNspawn(System):
         try:
             wait_until(self.is_up, 60, "an inner container that is up")
         except BaseException:
-            self.__exit__(None, None, None)
+            self.close()
             raise
 
     def _find_leader(self) -> str:
@@ -110,10 +110,7 @@ class InnerNspawn(System):
     def entering(self, *argv: str) -> list[str]:
         return self._outer.entering("nsenter", "--target", self._leader, *NAMESPACES, "--", *argv)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Kill all its processes, if it still runs."""
         self._outer.run("systemctl", "kill", "--signal=KILL", INNER)
         self.wait_end()
@@ -151,7 +148,7 @@ class LxcHost(PrivateHost):
                 directory.chmod(0o755)
 
 
-class Lxc(System):
+class Lxc(Closing, System):
     """A container of LXC, on a host or in another container, from its start to ``close``; ``more`` lines of its config.
 
     ``around`` enters what is around it.
@@ -174,12 +171,6 @@ class Lxc(System):
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _around(self, program: str, *arguments: str) -> Result:
         """Run a program of LXC for this container in what is around it."""

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from support import Closing
 from support.cli import Result, run
 from support.containers import CGROUPS, WAIT, removed
 from support.instance import MOUNT_POINT, USERS, Instance
@@ -54,7 +55,7 @@ mount -t cgroup -o none,name=systemd none {CGROUPS}/systemd
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup", "--net")
 
 
-class PrivateHost:
+class PrivateHost(Closing):
     """One host, from its start to ``close``; ``directory`` has its files and logs.
 
     With ``mounted=False`` it has binfmt_misc mounted nowhere.
@@ -82,12 +83,6 @@ class PrivateHost:
         except BaseException:
             self.instance.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End everything: the kernel kills the processes, and drops mounts and entries."""

@@ -7,8 +7,8 @@ import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
+from support import Closing
 from support.cli import Result, run
 from support.layouts import Layout
 from support.waiting import wait_until
@@ -18,7 +18,7 @@ _HTPASSWD = "user:$2y$05$hxZRI.WS/PMCze0Iw/DVOuyK0BNVBB4uvufk4WNyX/d8SSk6jUMdG\n
 _LISTENS = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 
 
-class Registry:
+class Registry(Closing):
     """One registry, from its start to ``close``.
 
     With ``credentials`` it requires USER and PASSWORD.  With ``tls`` it has a self-signed ``certificate``.
@@ -65,12 +65,6 @@ class Registry:
         found = _LISTENS.search(self._log.read_text())
         return found[1] if found else ""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """End it as a crash does; a second call does nothing."""
         self._server.kill()
@@ -105,7 +99,7 @@ def skopeo(*arguments: str) -> Result:
     return result
 
 
-class Valve:
+class Valve(Closing):
     """A proxy for TCP that passes ``limit`` bytes of answers on, and no more; ``address`` is where it listens."""
 
     def __init__(self, target: str, limit: int) -> None:
@@ -118,12 +112,6 @@ class Valve:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all connections."""

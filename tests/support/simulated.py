@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
-from typing import Self
 
 from binfmtd.formats.register_line import decode_line
 from binfmtd.kernel.writer import ENABLE, REMOVE, Wrote
@@ -15,6 +14,7 @@ from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.stand_in import stand_in_name
+from support import Closing
 
 
 def handler(name: str, match: Match, priority: int = 0, flags: Flags = Flags.NONE) -> Handler:
@@ -79,7 +79,7 @@ class SimulatedKernel:
         return found
 
 
-class Through:
+class Through(Closing):
     """Instance and Writer in one, on a simulated kernel; ``seen`` has the state after each write."""
 
     def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = (), created: int = 1) -> None:
@@ -88,10 +88,7 @@ class Through:
         self.seen = [kernel.observed()]
         self._created = created
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
+    def close(self) -> None: ...
 
     def entry(self, name: str) -> Entry | None:
         return self.kernel.entry(name)

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
+
+from support import Closing
 
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ class Event:
     name: str
 
 
-class DirectoryWatch:
+class DirectoryWatch(Closing):
     """An inotify watch on one directory, armed when made; without pyinotify, which is under test."""
 
     def __init__(self, directory: Path, mask: int = IN_MODIFY | IN_CLOSE_WRITE | IN_CREATE | IN_DELETE) -> None:
@@ -68,12 +70,6 @@ class DirectoryWatch:
         if self._descriptor < 0 or libc.inotify_add_watch(self._descriptor, os.fsencode(directory), mask) < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), str(directory))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the watch."""

@@ -1,8 +1,7 @@
 """The results of a probe, from those of its programs."""
 
-from typing import Self
-
 import pytest
+from support import Closing
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli import probing
@@ -14,13 +13,10 @@ from binfmtd.model.handler import Flags, Registration
 ALPHA = Entry("mine", 1, enabled=True, registration=Registration(CATALOG["alpha"].match, "/alpha", Flags.F))
 
 
-class Untraced:
+class Untraced(Closing):
     """A prober that may not use ptrace(2), and whose programs run."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
     def __call__(self, name: str, _: bytes) -> Attempt:

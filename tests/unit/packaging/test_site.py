@@ -1,27 +1,14 @@
 """packaging/site/pages.py: each document has a kind, and its text is changed for Python-Markdown as it has to be."""
 
-import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from support import imported
 
 CHECKOUT = Path(__file__).parents[3]
-
-
-def load() -> ModuleType:
-    path = CHECKOUT / "packaging/site/pages.py"
-    spec = importlib.util.spec_from_file_location("binfmtd_site_pages", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pages = load()
+pages = imported(CHECKOUT / "packaging/site/pages.py")
 
 
 def in_navigation(documents: list[str]) -> Counter[str]:
