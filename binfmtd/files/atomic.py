@@ -27,12 +27,17 @@ def write_atomically(path: str, data: bytes, mode: int = 0o644, *, durable: bool
     """
     try:
         with _replacing(path, mode, durable=durable) as descriptor:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, data)
     except OSError as error:
         error.filename = path
         raise
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``.  Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def write_state(path: str, data: bytes) -> None:
@@ -189,7 +194,7 @@ def remove_unfinished(directory: str) -> None:
 
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
-_KINDS = {
+KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -201,4 +206,4 @@ _KINDS = {
 def _refuse_special(path: str, mode: int) -> None:
     kind = stat.S_IFMT(mode)
     if kind != stat.S_IFREG:
-        raise FormatError(f"{path!r} is {_KINDS.get(kind, 'not a regular file')}: put a regular file there")
+        raise FormatError(f"{path!r} is {KINDS.get(kind, 'not a regular file')}: put a regular file there")

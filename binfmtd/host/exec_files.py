@@ -14,7 +14,7 @@ from shlex import quote
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
-from binfmtd.files.atomic import reading
+from binfmtd.files.atomic import KINDS, reading
 from binfmtd.files.paths import Chain, resolve
 from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, parse_elf
 from binfmtd.formats.mountinfo import parse_mountinfo
@@ -24,12 +24,6 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Opened, Refusal
 
 UNSEEN = -1  # not an errno of the kernel: this process may not find out
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
 
 
 class Programs:
@@ -219,5 +213,4 @@ def _nowhere(path: str, way: Chain) -> Refusal:
 
 
 def _no_file(path: str, mode: int) -> Refusal:
-    what = "a directory" if stat.S_ISDIR(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")
-    return Refusal(EACCES, f"{path} is {what}", "name a regular file")
+    return Refusal(EACCES, f"{path} is {KINDS.get(stat.S_IFMT(mode), 'not a regular file')}", "name a regular file")

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from binfmtd.cli.store.directory import Store
-from binfmtd.cli.store.layers import write_all
 from binfmtd.errors import StoreError, UsageError
-from binfmtd.files.atomic import sync_directory
+from binfmtd.files.atomic import sync_directory, write_all
 from binfmtd.files.cure import cure
 from binfmtd.formats.store_manifest import FileFacts
 

@@ -22,6 +22,7 @@ from typing import IO, NamedTuple, cast
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import DAMAGE, StoreError
+from binfmtd.files.atomic import write_all
 
 MEBIBYTE = 1 << 20
 FILE_BYTES = 256 * MEBIBYTE  # of one emulator; the largest of QEMU's have 20 MiB
@@ -279,13 +280,6 @@ def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # it is documented with TarFile's parameter ``stream``
         yield member
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``.  Raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _normal(path: str) -> str | None:
