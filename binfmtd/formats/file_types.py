@@ -79,26 +79,14 @@ _PYTHON = Kind(
     "run it with the Python that compiled it; Debian's packages pythonX.Y-minimal and binfmt-support install a handler",
 )
 _MACHO = Kind("mach-o", "a Mach-O program, of macOS", "build it for Linux, or try darling, which has no usual handler")
+_WASMTIME = (
+    "install wasmtime, and declare a handler (config/presets/wasm.toml)",
+    '[handlers.wasm]\nmagic = \'\\x00asm\'\ninterpreter = "/usr/bin/wasmtime"\nflags = "F"',
+)
 _COMPRESSED = "unpack it, and execute what is in it"
 _KINDS = (
-    (
-        b"\0asm\x01\0\0\0",
-        Kind(
-            "wasm",
-            "a WebAssembly module",
-            "install wasmtime, and declare a handler (config/presets/wasm.toml)",
-            '[handlers.wasm]\nmagic = \'\\x00asm\'\ninterpreter = "/usr/bin/wasmtime"\nflags = "F"',
-        ),
-    ),
-    (
-        b"\0asm",
-        Kind(
-            "wasm-component",
-            "a WebAssembly component",
-            "install wasmtime, and declare a handler (config/presets/wasm.toml)",
-            '[handlers.wasm]\nmagic = \'\\x00asm\'\ninterpreter = "/usr/bin/wasmtime"\nflags = "F"',
-        ),
-    ),
+    (b"\0asm\x01\0\0\0", Kind("wasm", "a WebAssembly module", *_WASMTIME)),
+    (b"\0asm", Kind("wasm-component", "a WebAssembly component", *_WASMTIME)),
     (
         b"BC\xc0\xde",
         Kind(

@@ -22,9 +22,8 @@ from typing import IO, NamedTuple, cast
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import DAMAGE, StoreError
-from binfmtd.files.atomic import write_all
+from binfmtd.files.atomic import MEBIBYTE, write_all
 
-MEBIBYTE = 1 << 20
 FILE_BYTES = 256 * MEBIBYTE  # of one emulator; the largest of QEMU's have 20 MiB
 TOTAL_BYTES = 4096 * MEBIBYTE  # of all that is unpacked; QEMU's 33 have less than 500 MiB
 ENTRIES = 1_000_000  # members of all layers; a whole Debian has 100,000
