@@ -46,5 +46,5 @@ def in_brief(document: Mapping[str, Any]) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Return the number and the noun, in the plural unless the number is one."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{ending}"
+    plural = noun.removesuffix("y") + ("ies" if noun.endswith("y") else "es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"

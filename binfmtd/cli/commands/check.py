@@ -17,6 +17,7 @@ from binfmtd.kernel.seal import TAKES_CAPABILITY
 from binfmtd.model.config import Config, StandInPolicy
 from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
 from binfmtd.model.stand_in import stand_in_name
+from binfmtd.report.sentence import counted
 from binfmtd.report.status import unavailable_reason
 
 VALID = 0
@@ -67,9 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         for text in (*warnings, *errors):
             warn(text)
         if not errors:
-            print(
-                f"valid: {handlers} handler{'' if handlers == 1 else 's'}" + (f", {waiting} waiting" if waiting else "")
-            )
+            print(f"valid: {counted(handlers, 'handler')}" + (f", {waiting} waiting" if waiting else ""))
     return ConfigError.exit_code if errors else VALID
 
 

@@ -19,6 +19,7 @@ from binfmtd.files.trust import Trust
 from binfmtd.host.emulator_settings import in_words as settings_in_words
 from binfmtd.model.emulator_version import STORE
 from binfmtd.report.printable import printable
+from binfmtd.report.sentence import counted
 
 if TYPE_CHECKING:
     from binfmtd.cli.store.adding import Added, Wanted
@@ -179,7 +180,7 @@ def _report(given: argparse.Namespace, added: "Added", progress: Progress) -> in
         return DONE
     _print(
         f"{f'added {added.name}' if added.new else f'{added.name} is already in the store'}: "
-        f"{len(manifest.files)} architecture{'' if len(manifest.files) == 1 else 's'}, {in_words(manifest.size)}"
+        f"{counted(len(manifest.files), 'architecture')}, {in_words(manifest.size)}"
     )
     if manifest.digest is not None:
         _print(f"digest: {manifest.digest}")
@@ -233,17 +234,13 @@ def _read(store: Store, name: str) -> "Manifest | str":
 
 def _row(name: str, found: "Manifest | str", uses: Uses) -> tuple[str, ...]:
     count = len(uses.handlers.get(name, [])), len(uses.entries.get(name, []))
-    used = ", ".join(_number(number, kind) for number, kind in zip(count, ("handler", "entry"), strict=True) if number)
+    used = ", ".join(counted(number, kind) for number, kind in zip(count, ("handler", "entry"), strict=True) if number)
     if isinstance(found, str):
         return (name, "-", "-", "-", used or "-", f"damaged: {found}")
     source = found.source if found.digest is None or found.digest in found.source else f"{found.source} {found.digest}"
     for settings in sorted({settings_in_words(file.settings) for file in found.files.values() if file.settings}):
         source += f", with {settings}"
     return (name, str(len(found.files)), in_words(found.size), found.created[:10], used or "-", source)
-
-
-def _number(count: int, kind: str) -> str:
-    return f"{count} {kind}" if count == 1 else f"{count} {kind.removesuffix('y')}{'ies' if kind[-1] == 'y' else 's'}"
 
 
 def _document(name: str, found: "Manifest | str", uses: Uses) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def of_config(snapshot: Snapshot) -> Iterator[Finding]:
             yield finding("valid", Level.FAILURE, snapshot.config_error, check)
         return
     sources = ", ".join(snapshot.config.sources) or "no config file, the defaults apply"
-    count = len(snapshot.desired.handlers)
-    yield finding("valid", Level.OK, f"{sources}: {count} handler{'' if count == 1 else 's'} for this host")
+    handlers = counted(len(snapshot.desired.handlers), "handler")
+    yield finding("valid", Level.OK, f"{sources}: {handlers} for this host")
     for text in snapshot.config.warnings:
         yield finding("warning", Level.WARNING, text, check)
     for unavailable in snapshot.desired.unavailable:
