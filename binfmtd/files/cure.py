@@ -23,10 +23,7 @@ def cure(error: OSError) -> str:
     if error.errno == EROFS:
         from binfmtd.files.distribution import in_image  # this module is loaded by every command, so it stays small
 
-        place = next((top for top in ("/run", "/tmp") if _path(error).startswith(f"{top}/")), "")  # noqa: S108  a name
+        path = os.fsdecode(error.filename or "")
+        place = next((top for top in ("/run", "/tmp") if path.startswith(f"{top}/")), "")  # noqa: S108  a name
         return f"start the container with --tmpfs {place}" if place and in_image() else "make it writable"
     return _CURES.get(error.errno or 0, "check its path and its file system")
-
-
-def _path(error: OSError) -> str:
-    return os.fsdecode(error.filename or "")

@@ -107,14 +107,9 @@ def _verdict(explanation: Explanation) -> str:
     error = f" ({explanation.errno})" if explanation.errno else ""
     if not explanation.runs:
         return f"does not run{error}"
-    through = [
-        f"entry {shown(s.taker)}" if isinstance(s.taker, Entry) else s.interpreter for s in _rewritten(explanation)
-    ]
+    takers = [(step.taker, step.interpreter) for step in explanation.execution.steps if step.taker is not None]
+    through = [f"entry {shown(taker)}" if isinstance(taker, Entry) else interpreter for taker, interpreter in takers]
     return f"runs through {', then '.join(map(str, through))}" if through else "runs natively"
-
-
-def _rewritten(explanation: Explanation) -> list[Step]:
-    return [step for step in explanation.execution.steps if step.taker is not None]
 
 
 def _in_words(step: Step, explanation: Explanation, *, last: bool) -> Iterator[str]:
