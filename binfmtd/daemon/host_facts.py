@@ -82,9 +82,9 @@ class HostFacts:
     until the next boot.
     """
 
-    def __init__(self, state_dir: str | None, *, writes: bool = True, interpreters: Interpreters | None = None) -> None:
+    def __init__(self, state_dir: str | None, *, writes: bool = True) -> None:
         """``writes``: True if native.json may be written."""
-        self.interpreters = interpreters or InterpretersNow()
+        self.interpreters: Interpreters = InterpretersNow()
         self._state_dir = state_dir
         self._path = os.path.join(state_dir or "", NATIVE_FILE)
         self._writes = writes

@@ -48,14 +48,14 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
     return inside
 
 
-def enter_as_nobody(directory: str = DEFAULT_DIRECTORY) -> None:
+def enter_as_nobody() -> None:
     """Move this process into new namespaces with an empty instance, without mapping any user.
 
     So it takes no CAP_SETFCAP.  This is for our own small programs, which need no user.  Raises OSError.
     """
     _enter_namespace()
-    _cover(directory)
-    _mount_instance(directory)
+    _cover(DEFAULT_DIRECTORY)
+    _mount_instance(DEFAULT_DIRECTORY)
 
 
 def own_instance_refused() -> str | None:

@@ -161,16 +161,10 @@ def _directory_and_pairs(instance: Instance, lines: Mapping[str, bytes]) -> list
 
 
 def measure(
-    instance: Instance,
-    names: Sequence[str],
-    rounds: int,
-    pause_us: int,
-    trigger: str = "status",
-    command: str = "",
-    cpu: int = CLOCK_CPU,
+    instance: Instance, names: Sequence[str], rounds: int, pause_us: int, trigger: str, *, cpu: int
 ) -> list[float]:
     """Return for each round the seconds from a removal until all names have a handler."""
-    return [last for _, last in measure_both(instance, names, rounds, pause_us, trigger, command, cpu)]
+    return [last for _, last in measure_both(instance, names, rounds, pause_us, trigger, cpu=cpu)]
 
 
 def measure_both(

@@ -15,8 +15,8 @@ from support.stores import ENVIRONMENT, StoreCli, emulators, three
 from support.tars import Member
 
 
-def layer(version: str, content: bytes = b"") -> list[Member]:
-    return [Member(f"usr/bin/{name}", data) for name, data in three(version, content).items()]
+def layer(version: str) -> list[Member]:
+    return [Member(f"usr/bin/{name}", data) for name, data in three(version).items()]
 
 
 @pytest.fixture

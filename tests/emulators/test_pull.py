@@ -23,8 +23,8 @@ StartRegistry = Callable[..., Registry]
 LARGE = 8 << 20  # bytes of a file that does not fit into the buffers of sockets
 
 
-def layer(version: str, content: bytes = b"") -> list[Member]:
-    return [Member(f"usr/bin/{name}", data) for name, data in three(version, content).items()]
+def layer(version: str) -> list[Member]:
+    return [Member(f"usr/bin/{name}", data) for name, data in three(version).items()]
 
 
 def pull(store: StoreCli, image: str, *arguments: str) -> Result:
@@ -37,8 +37,8 @@ def pulled(store: StoreCli, image: str, *arguments: str) -> Result:
     return result
 
 
-def expected(version: str, content: bytes = b"") -> dict[str, str]:
-    return {name: hashlib.sha256(data).hexdigest() for name, data in three(version, content).items()}
+def expected(version: str) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in three(version).items()}
 
 
 def nothing_added(store: StoreCli, result: Result, message: str) -> None:

@@ -4,8 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -52,15 +50,6 @@ def seal_is(daemon: Daemon, state: str) -> dict[str, str]:
 def unsealed_by(daemon: Daemon, reason: str) -> None:
     """Wait until the status names the process; before that, it has the fact alone."""
     daemon.wait_status(lambda s: s["seal"] == {"state": "unsealed", "reason": reason}, reason)
-
-
-@contextmanager
-def open_for_writing(instance: Instance, name: str = "register") -> Iterator[None]:
-    descriptor = os.open(instance.path(name), os.O_WRONLY)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def test_no_program_can_write(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -155,7 +144,7 @@ def test_a_writer_that_the_daemon_may_not_look_at(instance: Instance, start_daem
     has.
     """
     remount(instance, "rw")
-    with open_for_writing(instance):
+    with open(os.open(instance.path("register"), os.O_WRONLY), "wb"):
         daemon = start_daemon(SEALED)
         unsealed_by(daemon, UNSEEN)
     seal_is(daemon, "sealed")

@@ -82,11 +82,10 @@ class SimulatedKernel:
 class Through(Closing):
     """Instance and Writer in one, on a simulated kernel; ``seen`` has the state after each write."""
 
-    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = (), created: int = 1) -> None:
+    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = ()) -> None:
         self.kernel = kernel
         self.refuse = refuse  # names whose registration the kernel refuses
         self.seen = [kernel.observed()]
-        self._created = created
 
     def close(self) -> None: ...
 
@@ -94,7 +93,7 @@ class Through(Closing):
         return self.kernel.entry(name)
 
     def created(self) -> int:
-        return self._created
+        return 1
 
     def switched_on(self) -> bool:
         return self.kernel.switched_on

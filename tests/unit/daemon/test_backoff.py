@@ -18,9 +18,9 @@ from binfmtd.daemon.entry_state import StateTable
 from binfmtd.model.plan import INSTANCE
 
 
-def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> tuple[StateTable, list[bool]]:
+def repaired(times: int, step: float, name: str = "a") -> tuple[StateTable, list[bool]]:
     states = StateTable()
-    return states, [states.repaired(name, start + n * step) for n in range(times)]
+    return states, [states.repaired(name, 100.0 + n * step) for n in range(times)]
 
 
 def test_the_tenth_repair_within_ten_seconds_begins_it() -> None:

@@ -46,10 +46,10 @@ def test_each_phase_and_event_is_documented() -> None:
     assert {event for _, event in TRANSITIONS} == set(Event) - leaving
 
 
-def drifted(at: float = 100.0) -> StateTable:
+def drifted() -> StateTable:
     """Return a table with one open drift."""
     states = StateTable(SETTLE)
-    states.apply("a", Event.DRIFTED, at)
+    states.apply("a", Event.DRIFTED, 100.0)
     return states
 
 

@@ -47,10 +47,10 @@ class World:
         self.schedule = RepairSchedule(states, SETTLE, self.throttle, self.reporter)
         self.desired = DesiredState((A,))
 
-    def touch(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
-        """Record that another program touched these; ``found``: they are missing, ``bridged``: stand-ins serve."""
+    def touch(self, *names: str, flushed: bool = False, bridged: bool = False) -> None:
+        """Record that another program touched these, and they are missing; ``bridged``: stand-ins serve."""
         reaction = FastRepairResult()
-        reaction.drifts = dict.fromkeys(names, Drift.MISSING) if found else {}
+        reaction.drifts = dict.fromkeys(names, Drift.MISSING)
         reaction.bridged = list(names) if bridged else []
         self.schedule.record_fast_repair(
             PendingEvents(set(names), any_entry=flushed, flushed=flushed), reaction, self.now, self.now

@@ -35,8 +35,8 @@ def desired(*handlers: Handler, unavailable: Iterable[Unavailable] = (), policy:
     return DesiredState(handlers, tuple(unavailable), policy, {"/i": FILE})
 
 
-def unavailable(standing: UnavailableReason, name: str = "a") -> Unavailable:
-    return Unavailable(name, Magic(b"held"), standing, "because", None, ("/i",), Flags.NONE, 0)
+def unavailable(standing: UnavailableReason) -> Unavailable:
+    return Unavailable("a", Magic(b"held"), standing, "because", None, ("/i",), Flags.NONE, 0)
 
 
 def rows(wanted: DesiredState, entries: Iterable[Entry], around: PlanContext | None = None) -> list[Row]:
