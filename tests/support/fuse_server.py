@@ -19,7 +19,6 @@ OUT = struct.Struct("IiQ")
 ATTR = struct.Struct("QQQQQQIIIIIIIIII")
 BUFFER = 1 << 20
 NOFLUSH = 1 << 5  # FOPEN_NOFLUSH: close(2) sends no request
-DIRECT_IO = 1 << 0
 
 
 class Server:

@@ -18,7 +18,6 @@ from support import Closing
 T = TypeVar("T")
 
 IN_MODIFY = 0x2
-IN_ATTRIB = 0x4
 IN_CLOSE_WRITE = 0x8
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
