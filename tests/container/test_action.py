@@ -125,7 +125,7 @@ def test_it_registers(job: Job) -> None:
     done = job.register(arch="arm64,riscv64")
     assert done.status == 0, done.stdout + done.stderr
     assert job.entries() == ["qemu-aarch64", "qemu-riscv64"]
-    program = foreign_program(job.runner.directory / "program", CATALOG["aarch64"])
+    foreign_program(job.runner.directory / "program", CATALOG["aarch64"])
     assert job.instance.run(["chroot", str(job.runner.directory), "/program"]).returncode == 42
     platforms = job.runner.outputs["platforms"].split(",")
     assert {"linux/arm64", "linux/riscv64"} <= set(platforms)

@@ -1,6 +1,5 @@
 """The entries of a container, after it has ended."""
 
-
 import pytest
 from support.containers import Machine, StartMachine
 from support.instance import MOUNT_POINT

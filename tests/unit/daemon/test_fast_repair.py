@@ -33,8 +33,8 @@ class World:
 
     def __init__(self) -> None:
         self.kernel = SimulatedKernel()
-        for handler in HANDLERS:
-            self.kernel.register(handler.name, handler.registration)
+        for each in HANDLERS:
+            self.kernel.register(each.name, each.registration)
         self.desired = DesiredState(HANDLERS, policy=TEMPORARY)
         self.listened = 0
         self.refuse: list[str] = []
@@ -366,8 +366,8 @@ def test_a_stand_in_below_one_of_another_kind() -> None:
     jar = Handler("jar", Registration(Extension("jar"), "/i", Flags.NONE), 1)
     world = World()
     world.desired = DesiredState((C, jar))
-    for handler in (C, jar):
-        world.kernel.register(stand_in_name(handler.name), handler.registration)
+    for each in (C, jar):
+        world.kernel.register(stand_in_name(each.name), each.registration)
     world.kernel.register("jar", jar.registration)
     world.see()
     world.kernel.remove(stand_in_name("c"))
