@@ -82,10 +82,11 @@ class SimulatedKernel:
 class Through(Closing):
     """Instance and Writer in one, on a simulated kernel; ``seen`` has the state after each write."""
 
-    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = ()) -> None:
+    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = (), created: int = 1) -> None:
         self.kernel = kernel
         self.refuse = refuse  # names whose registration the kernel refuses
         self.seen = [kernel.observed()]
+        self._created = created
 
     def close(self) -> None: ...
 
@@ -93,7 +94,7 @@ class Through(Closing):
         return self.kernel.entry(name)
 
     def created(self) -> int:
-        return 1
+        return self._created
 
     def switched_on(self) -> bool:
         return self.kernel.switched_on
