@@ -30,7 +30,7 @@ def running(name: str, directory: Path, *emulator: str) -> list[str]:
     """Return the levels of an architecture whose programs exit with 42; those of other levels fail, and in time."""
     found = []
     for level, program in LEVELS[name].items():
-        command = [*emulator, install(directory / level, program)]
+        command = [*emulator, str(install(directory / level, program))]
         if subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 42:
             found.append(level)
     return found

@@ -89,9 +89,10 @@ def test_a_damaged_file_is_a_problem(tmp_path: Path, damage: Any) -> None:
     path.write_text(json.dumps(content))
     foreign_entries = ForeignEntryStore(str(tmp_path), BOOT)
     assert foreign_entries.entries == {}
-    assert foreign_entries.problem is not None
-    assert foreign_entries.problem.startswith(f"{path}: ")
-    assert foreign_entries.problem.endswith("foreign entries may not be restored after a flush")
+    problem = foreign_entries.problem
+    assert problem is not None
+    assert problem.startswith(f"{path}: ")
+    assert problem.endswith("foreign entries may not be restored after a flush")
     foreign_entries.save(())
     assert foreign_entries.problem is None
     assert ForeignEntryStore(str(tmp_path), BOOT).problem is None
