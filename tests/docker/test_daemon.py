@@ -50,7 +50,7 @@ def remove_and_wait(engine: Engine, name: str) -> None:
     """Remove an entry, and wait until the daemon has registered it again."""
     before = engine.instance.inode(name)
     engine.instance.remove(name)
-    wait_until(lambda: engine.instance.inodes().get(name, before) != before, 30, f"{name} again")
+    engine.instance.wait_registered_anew(name, before, 30)
 
 
 def crash(engine: Engine) -> int:

@@ -70,7 +70,7 @@ def test_removed_entry_comes_back(instance: Instance, start_daemon: StartDaemon,
     daemon = start_daemon(CONFIG)
     before = instance.inode(name)
     instance.write(name, b"-1", truncate=truncate)
-    wait_until(lambda: name in instance.names() and instance.inode(name) != before, what="a new registration")
+    instance.wait_registered_anew(name, before)
     repaired(instance, daemon)
     assert daemon.wait_for_log("repaired", entry=name)["drift"] == "missing"
 
@@ -191,7 +191,7 @@ def test_an_equal_registration_by_another_program(instance: Instance, start_daem
     instance.remove("one")
     instance.register(rb":one:M::\x00one::/usr/bin/true:F")
     theirs = instance.inode("one")
-    wait_until(lambda: "one" in instance.names() and instance.inode("one") != theirs, what="a registration of ours")
+    instance.wait_registered_anew("one", theirs)
     repaired(instance, daemon)
     ours = instance.inode("one")
     instance.write("three", b"0")  # another drift, so that another pass is made

@@ -83,7 +83,7 @@ def test_a_hosts_rules_are_kept_repaired(
     assert sorted(instance.names()) == ["a", "b"]
     was = instance.inode("a")
     instance.remove("a")
-    wait_until(lambda: "a" in instance.names() and instance.inode("a") != was, what="the repair")
+    instance.wait_registered_anew("a", was)
     instance.remove("status")
     wait_until(lambda: sorted(instance.names()) == ["a", "b"], what="the repair of all")
     (etc / "a.conf").write_text(rule("c"))

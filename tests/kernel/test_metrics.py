@@ -325,7 +325,7 @@ def test_clients_that_ask_without_a_pause(instance: Instance, start_daemon: Star
         for _ in range(3):
             before = instance.inode("one")
             instance.remove("one")
-            wait_until(lambda: "one" in instance.names() and instance.inode("one") != before, what="a repair")  # noqa: B023
+            instance.wait_registered_anew("one", before)
         answered = sum(each.result() for each in floods)
     assert answered <= BURST + RATE * (time.monotonic() - began) + 1
     nice = {task.name: int(stat_of(task)[16]) for task in Path(f"/proc/{daemon.pid}/task").iterdir()}

@@ -194,7 +194,8 @@ def test_read_only_for_a_while_by_the_host(
     degraded_because(daemon, f"run `mount -o remount,rw {MOUNT_POINT}`")
     assert daemon.status()["mount"] == {"directory": MOUNT_POINT, "read_only": True, "host_unmounted": False}
     elsewhere("rw")
-    wait_until(lambda: serves(instance) and instance.inode("one") != before, 20, "the new interpreter's entry")
+    instance.wait_registered_anew("one", before, 20)
+    wait_until(lambda: serves(instance), 20, "no stand-in")
     daemon.wait_converged()
     assert daemon.status()["mount"] == {"directory": MOUNT_POINT, "read_only": False, "host_unmounted": False}
     daemon.wait_for_log("trouble_over")

@@ -294,7 +294,7 @@ def test_an_upgrade_beside_an_interpreter_that_does_not_answer(
     far.hang()
     install(interpreter, exits_with(2))
     wait_until(lambda: instance.run([str(program)]).returncode == 2, what="the new interpreter")
-    wait_until(lambda: instance.names().count("near") and instance.inode("near") != numbers["near"], what="its entry")
+    instance.wait_registered_anew("near", numbers["near"])
     assert {name: instance.inode(name) for name in ("far", "one")} == {n: numbers[n] for n in ("far", "one")}
     far.answer()
     daemon.wait_converged()

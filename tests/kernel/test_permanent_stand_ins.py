@@ -201,9 +201,9 @@ def test_an_upgraded_interpreter(instance: Instance, start_daemon: StartDaemon, 
     before = {name: instance.inode(name) for name in (ONE, "one")}
     with ExecLoop(instance, program) as loop:
         install(path, exits_with(2))
-        wait_until(lambda: instance.inode(ONE) != before[ONE], what="a new stand-in")
+        instance.wait_registered_anew(ONE, before[ONE])
         assert instance.run([str(program)]).returncode == 2, "it serves before it is quiet"
-        wait_until(lambda: instance.all_names().count("one") and instance.inode("one") != before["one"])
+        instance.wait_registered_anew("one", before["one"])
         daemon.wait_converged()
         outcomes = loop.stop()
     assert [outcome for outcome, _ in outcomes] == [1, 2]

@@ -276,7 +276,7 @@ def test_an_equal_entry_under_a_name_that_we_replaced(instance: Instance, start_
     disabled = handler("one", interpreter="/usr/bin/false", more="enabled = false")
     daemon = start_daemon(config(handler("one"), handler("two")))
     theirs = replace(instance, daemon, rb":one:M::\x00one::/usr/bin/true:F")
-    wait_until(lambda: instance.inode("one") != theirs, what="our entry in place of the equal one")
+    instance.wait_registered_anew("one", theirs)
     reloaded(daemon, config(disabled, handler("two")))
     theirs = replace(instance, daemon, rb":one:M::\x00one::/usr/bin/false:F")
     wait_until(lambda: instance.read("one").startswith("disabled"), what="a disabled entry")
@@ -295,9 +295,9 @@ def test_an_equal_entry_with_an_older_file(instance: Instance, start_daemon: Sta
     daemon = start_daemon(config(handler("one", interpreter=str(path)), top="stand_ins = 'temporary'"))
     equal = b":one:M::\\x00one::" + bytes(path) + b":F"
     theirs = replace(instance, daemon, equal)
-    wait_until(lambda: instance.inode("one") != theirs, what="our entry in place of the equal one")
+    instance.wait_registered_anew("one", theirs)
     theirs = replace(instance, daemon, equal, lambda: install(path, exits_with(2)))
-    wait_until(lambda: instance.inode("one") != theirs, what="our entry in place of the one with the old file")
+    instance.wait_registered_anew("one", theirs)
     wait_until(
         lambda: instance.names() == ["one"] and instance.run([str(program)]).returncode == 2, what="the new file"
     )

@@ -328,14 +328,10 @@ def test_a_writer_that_flushes_again_and_again(instance: Instance, start_daemon:
         before = instance.inode("one")
         writer.stdin.write("flush\n")
         writer.stdin.flush()
-        wait_until(partial(registered_anew, instance, before), what="the repair")
+        instance.wait_registered_anew("one", before)
     writer.communicate()
     seal_is(daemon, "sealed")
     assert len(daemon.logs("unsealed", level="warning")) == 1
-
-
-def registered_anew(instance: Instance, before: int) -> bool:
-    return instance.all_inodes().get("one", before) != before
 
 
 def test_remounted_read_only_by_an_administrator(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

@@ -111,7 +111,7 @@ def test_repairs(bare: Bare, daemon: "subprocess.Popen[bytes]") -> None:
     assert bare.run("sh", "-c", PROGRAM).status == ANSWER
     inode = bare.instance.inode(ENTRY)
     bare.instance.remove(ENTRY)
-    wait_until(lambda: ENTRY in bare.instance.names() and bare.instance.inode(ENTRY) != inode, 30, "the repair")
+    bare.instance.wait_registered_anew(ENTRY, inode, 30)
     assert bare.run("sh", "-c", PROGRAM).status == ANSWER
     assert bare.run("binfmtd", "status", "--json").json["pid"] == daemon.pid
 

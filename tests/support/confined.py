@@ -86,7 +86,7 @@ def registers_and_repairs(start: Start, machine: Machine) -> None:
     assert set(machine.names()) == NAMES
     old = machine.inode("qemu-aarch64")
     machine.remove("qemu-aarch64")
-    wait_until(lambda: machine.inodes().get("qemu-aarch64", old) != old, what="a repair")
+    machine.wait_registered_anew("qemu-aarch64", old)
     machine.remove("status")
     wait_until(lambda: set(machine.names()) == NAMES, what="a repair after a flush")
     daemon.wait_converged()

@@ -27,7 +27,7 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
 from binfmtd.model.stand_in import is_stand_in
 from support import Closing
-from support.waiting import SLOWNESS
+from support.waiting import SLOWNESS, wait_until
 
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
 LENT_LOCK = "/run/binfmtd-test-instance"
@@ -184,6 +184,15 @@ class Instance(Closing):
     def inode(self, name: str) -> int:
         """Return the entry's inode number: new with every registration."""
         return os.stat(self.path(name)).st_ino
+
+    def wait_registered_anew(self, name: str, before: int, deadline_seconds: float = 10) -> int:
+        """Wait until the entry has another inode number than ``before``; return that number."""
+
+        def found() -> int:
+            inode = self.all_inodes().get(name, before)
+            return inode if inode != before else 0
+
+        return wait_until(found, deadline_seconds, f"a new registration of {name!r}")
 
     def inodes(self) -> dict[str, int]:
         """Return name -> inode number, without stand-ins, from one listing: so none vanishes in between."""

@@ -39,13 +39,19 @@ def deadline_in(seconds: float) -> float:
 def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: str = "a condition") -> T:
     """Call ``condition`` until its result is true, and return that; AssertionError with ``what`` after the deadline.
 
-    A lookup of a missing entry takes the directory's lock each time: fine in a test, wrong in a benchmark.
+    FileNotFoundError counts as not true: a replaced entry is missing for a moment, between its removal and its
+    registration.  A lookup of a missing entry takes the directory's lock each time: fine in a test, wrong in a
+    benchmark.
     """
     deadline = deadline_in(deadline_seconds)
     pause = FIRST_PAUSE_SECONDS
     while True:
-        if answer := condition():
-            return answer
+        answer: T | FileNotFoundError
+        try:
+            if answer := condition():
+                return answer
+        except FileNotFoundError as missing:
+            answer = missing
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {deadline_seconds * SLOWNESS:g} s: {what} (last answer: {answer!r})")
         time.sleep(pause)

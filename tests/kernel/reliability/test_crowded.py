@@ -2,7 +2,6 @@
 
 import subprocess
 import time
-from functools import partial
 from statistics import median
 
 from support import Times
@@ -26,10 +25,6 @@ ODD = (
 
 def line(name: str, magic: str) -> bytes:
     return b"|%s|M||%s||/usr/bin/true|" % (name.encode("utf-8", "surrogateescape"), magic.encode())
-
-
-def registered_anew(instance: Instance, name: str, inode: int) -> bool:
-    return instance.inodes().get(name, inode) != inode
 
 
 def test_odd_names_of_others(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -58,7 +53,7 @@ def test_odd_names_of_ours(instance: Instance, start_daemon: StartDaemon) -> Non
     for name in ours:
         inode = instance.inode(name)
         instance.remove(name)
-        wait_until(partial(registered_anew, instance, name, inode), what=f"{name!r} again")
+        instance.wait_registered_anew(name, inode)
     daemon.wait_converged()
     assert sorted(instance.names()) == sorted(ours)
     instance.remove("status")
@@ -80,7 +75,7 @@ def test_entries_that_vanish_while_they_are_read(instance: Instance, start_daemo
     for _ in range(times(100)):
         inode = instance.inode("one")
         instance.remove("status")  # a flush does not count towards the contention of any entry
-        wait_until(partial(registered_anew, instance, "one", inode), what="the proper entry")
+        instance.wait_registered_anew("one", inode)
         wait_until(lambda: "two" in instance.names(), what="the other proper entry")
     assert process.poll() is None, "the churn ended"
     process.kill()

@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -196,14 +195,10 @@ def test_beyond_settle(host: Host) -> None:
 
     inode = host.instance.inode(name)
     host.instance.remove(name)
-    wait_until(partial(registered_anew, host.instance, name, inode), what="the proper entry")
+    host.instance.wait_registered_anew(name, inode)
     with pytest.raises(FileExistsError):
         host.instance.register(line)
     host.wait_longer("1s")
     host.instance.remove(name)
     host.daemon.wait_status(lambda status: status["state"] == "drifting", "a drift that the daemon has noticed")
     host.instance.register(line)
-
-
-def registered_anew(instance: Instance, name: str, old: int) -> bool:
-    return instance.inodes().get(name, old) != old

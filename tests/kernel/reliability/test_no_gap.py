@@ -214,21 +214,13 @@ def test_an_upgraded_interpreter(
         for number in range(1, rounds + 1):
             upgrade(bin_directory, exits_with(STATUSES[number % 100]))
             if flags:
-                both = partial(registered_anew, instance, ENTRIES, before)
-                before = wait_until(both, what=f"replacement {number} of both entries")
+                before = [instance.wait_registered_anew(*entry) for entry in zip(ENTRIES, before, strict=True)]
         daemon.wait_converged()
         expected = STATUSES[rounds % 100]
         for program in programs:
             wait_until(partial(ends_with, instance, program, expected), what="the new one")
     for outcomes in found:
         follow_each_other(statuses(outcomes), rounds)
-
-
-def registered_anew(instance: Instance, names: list[str], old: list[int]) -> list[int]:
-    """Return the entries' inode numbers once all have been registered anew; until then an empty list."""
-    found = instance.inodes()
-    now = [found.get(name, was) for name, was in zip(names, old, strict=True)]
-    return now if all(new != was for new, was in zip(now, old, strict=True)) else []
 
 
 def ends_with(instance: Instance, program: Path, expected: int) -> bool:
@@ -286,7 +278,7 @@ def test_no_name_that_vanishes_is_a_helper(
             name = removed[number % len(removed)]
             inode = instance.inode(name)
             instance.remove(name)
-            wait_until(partial(registered_anew, instance, [name], [inode]), what=f"the proper entry {name}")
+            instance.wait_registered_anew(name, inode)
         process.send_signal(signal.SIGKILL)
         process.wait()
     daemon.wait_converged()
