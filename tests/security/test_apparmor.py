@@ -4,13 +4,26 @@ Runs in a virtual machine of `make test-security`.
 """
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.cli import AS_ORDINARY_USER, CHECKOUT, run
-from support.confined import BINFMTD, CONFIG, NAMES, RUN, STEPS, TWO, KernelLog, Machine, Start, starting
+from support.confined import (
+    BINFMTD,
+    CONFIG,
+    NAMES,
+    RUN,
+    STEPS,
+    TWO,
+    KernelLog,
+    Machine,
+    Start,
+    probe_succeeds,
+    starting,
+)
 from support.instance import made_for_tests
 from support.programs import FOREIGN, foreign_program
 
@@ -104,6 +117,25 @@ def test_with_no_new_privileges(profile: str, denied: Callable[[], list[str]]) -
         assert Path(f"/proc/{daemon.pid}/attr/current").read_text() == "binfmtd (enforce)\n"
         assert set(machine.names()) == NAMES
     assert denied() == []
+
+
+def test_an_emulator_elsewhere(profile: str, start: Start, denied: Callable[[], list[str]]) -> None:
+    """With the two rules that docs/security-modules.md names, an emulator in another directory serves and is probed."""
+    elsewhere = Path("/srv/emulators")
+    elsewhere.mkdir(parents=True, exist_ok=True)
+    for name in ("aarch64", "riscv64"):
+        shutil.copy(f"/usr/bin/qemu-{name}", elsewhere)
+    local = INSTALLED / "local"
+    config = f'{TWO}probe = "after-repair"\n[emulators]\npaths = ["{elsewhere}/qemu-{{name}}"]\n'
+    for file, rule in (("binfmtd", f"{LOCAL}{elsewhere}/* r,\n"), ("binfmtd-program", f"{elsewhere}/* mr,\n")):
+        (local / file).write_text(rule)
+    try:
+        load(profile, "binfmtd")
+        probe_succeeds(start(config))
+        assert denied() == []
+    finally:
+        (local / "binfmtd").write_text(LOCAL)
+        (local / "binfmtd-program").unlink()
 
 
 # What fails without a rule: the rule, the step, and the denied operation and object in `doctor`.

@@ -118,7 +118,11 @@ def reloads(start: Start, machine: Machine) -> None:
 
 def probes(start: Start, machine: Machine) -> None:  # noqa: ARG001  as the others
     """The daemon's probe executes the programs of both architectures in their emulators, in a chroot."""
-    daemon = start(TWO + 'probe = "after-repair"\n')
+    probe_succeeds(start(TWO + 'probe = "after-repair"\n'))
+
+
+def probe_succeeds(daemon: Daemon) -> None:
+    """Wait for a probe of TWO, and assert that it ran each program in its emulator, in a chroot."""
     probed = daemon.wait_status(lambda status: any(status["probed"].values()), "a probe", PROBING)["probed"]
     assert probed["error"] is None
     rows = {row["name"]: row for row in probed["architectures"]}
