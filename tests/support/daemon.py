@@ -163,11 +163,13 @@ class Daemon:
         deadline = deadline_in(deadline_seconds)
         ended = os.pidfd_open(self.pid)
         try:
-            while self.notifications.count(line) < times:
-                remaining = deadline - time.monotonic()
-                if self.process.poll() is not None or remaining <= 0:
-                    late = f"not within {deadline_seconds * SLOWNESS:g} s"
-                    state = late if self.process.returncode is None else "it ended"
+            while True:
+                # Both before the notifications are read, so that the last ones count: see wait_until.
+                remaining, has_ended = deadline - time.monotonic(), self.process.poll() is not None
+                if self.notifications.count(line) >= times:
+                    return
+                if has_ended or remaining <= 0:
+                    state = "it ended" if has_ended else f"not within {deadline_seconds * SLOWNESS:g} s"
                     raise AssertionError(f"no {line} from the daemon: {state}\n{self.log_text()}")
                 select.select([self._socket.fileno(), ended], [], [], remaining)
         finally:

@@ -39,6 +39,8 @@ def deadline_in(seconds: float) -> float:
 def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: str = "a condition") -> T:
     """Call ``condition`` until its result is true, and return that; AssertionError with ``what`` after the deadline.
 
+    The last call begins after the deadline, also if this process was held up for longer than that.
+
     FileNotFoundError counts as not true: a replaced entry is missing for a moment, between its removal and its
     registration.  A lookup of a missing entry takes the directory's lock each time: fine in a test, wrong in a
     benchmark.
@@ -46,13 +48,14 @@ def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: s
     deadline = deadline_in(deadline_seconds)
     pause = FIRST_PAUSE_SECONDS
     while True:
+        last = time.monotonic() >= deadline
         answer: T | FileNotFoundError
         try:
             if answer := condition():
                 return answer
         except FileNotFoundError as missing:
             answer = missing
-        if time.monotonic() >= deadline:
+        if last:
             raise AssertionError(f"not within {deadline_seconds * SLOWNESS:g} s: {what} (last answer: {answer!r})")
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
@@ -104,11 +107,11 @@ class DirectoryWatch(Closing):
         deadline = deadline_in(deadline_seconds)
         seen: list[Event] = []
         while True:
+            remaining = deadline - time.monotonic()  # before the events are read: see wait_until
             for event in self.pending():
                 if wanted(event):
                     return event
                 seen.append(event)
-            remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise AssertionError(f"not within {deadline_seconds * SLOWNESS:g} s: {what} (came: {seen})")
             select.select([self._descriptor], [], [], remaining)
