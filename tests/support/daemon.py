@@ -95,9 +95,11 @@ class Daemon:
     def logs(self, event: str | None = None, **keys: object) -> list[dict[str, Any]]:
         """Return the log lines, or those of one event, or those that have these keys with these values too.
 
-        A line that is not JSON (a traceback, say) counts as ``{"event": None, "text": LINE}``.
+        A line that is not JSON (a traceback, say) counts as ``{"event": None, "text": LINE}``.  A last line without its
+        newline is left out: the kernel writes a line that crosses a page in two steps, and a kill may come in between.
         """
-        lines = map(_parse, self.log_text().splitlines())
+        text = self.log_text()
+        lines = map(_parse, text[: text.rfind("\n") + 1].splitlines())
         return [
             line
             for line in lines
