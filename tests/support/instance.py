@@ -140,6 +140,7 @@ class Instance(Closing):
         for pid in _members(self._namespace) - {self.pid}:
             _kill_member(pid, self._namespace)
         for command in self._commands:
+            command.kill()  # nsenter may not have entered yet
             command.wait(COMMAND_SECONDS)
             for stream in (command.stdin, command.stdout, command.stderr):
                 if stream is not None:
