@@ -18,7 +18,11 @@ Outcome = tuple[int | str, int]  # an exit status or the text of an errno, and h
 
 
 class ExecLoop(Closing):
-    """The process in the instance, from its first execution to ``stop``."""
+    """The process in the instance, from its first execution to ``stop``.
+
+    A busy machine may hold it up for any time.  ``execute_again`` waits until it has gone on, and ``stop`` has it
+    execute the program a last time: so the first and the last outcome are those of the first and the last moment.
+    """
 
     longest_gap = 0.0  # seconds from one success to the next with failures in between; known after ``stop``
 
@@ -30,8 +34,7 @@ class ExecLoop(Closing):
             text=True,
             env=os.environ | {"PYTHONPATH": str(TESTS)},
         )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
+        self.execute_again()
 
     @property
     def pid(self) -> int:
@@ -42,8 +45,16 @@ class ExecLoop(Closing):
         self._process.kill()
         self._process.wait()
 
+    def execute_again(self) -> None:
+        """Wait until it has executed the program once more, from the beginning to the end."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "executed\n"
+
     def stop(self) -> list[Outcome]:
-        """End the process, and return the outcomes in order; equal neighbours are counted."""
+        """Have it execute a last time, end it, and return the outcomes in order; equal neighbours are counted."""
         output, _ = self._process.communicate(timeout=30 * SLOWNESS)
         found, self.longest_gap = json.loads(output)
         return [(outcome, count) for outcome, count in found]
@@ -59,11 +70,19 @@ def execute(program: str) -> int | str:
 
 
 def main() -> None:
-    """Run the process: its argument is the program; it ends with its standard input."""
+    """Run the process: its argument is the program.
+
+    It answers each byte on its standard input after the next execution.  It ends after the execution that follows the
+    end of its standard input.
+    """
     program = sys.argv[1]
     found: list[list[Any]] = []
-    longest_gap, succeeded, failing = 0.0, time.monotonic(), False
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    longest_gap, succeeded, failing, ended = 0.0, time.monotonic(), False, False
+    while not ended:
+        requests = b""
+        if select.select([0], [], [], 0)[0]:
+            requests = os.read(0, 1024)
+            ended = not requests
         began = time.monotonic()
         outcome = execute(program)
         if isinstance(outcome, str):
@@ -71,8 +90,8 @@ def main() -> None:
         else:
             longest_gap = max(longest_gap, began - succeeded if failing else 0.0)
             succeeded, failing = time.monotonic(), False
-        if not found:
-            sys.stdout.write("ready\n")
+        if requests:
+            sys.stdout.write("executed\n" * len(requests))
             sys.stdout.flush()
         if found and found[-1][0] == outcome:
             found[-1][1] += 1
