@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -191,6 +192,23 @@ class Daemon:
         """Send SIGTERM, and return the exit code."""
         self.process.terminate()
         return self.wait_exit(deadline_seconds)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop all its threads (SIGSTOP) until the end of the block."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(self._is_stopped, what="all threads stopped")
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def _is_stopped(self) -> bool:
+        stats = [task / "stat" for task in Path(f"/proc/{self.pid}/task").iterdir()]
+        try:
+            return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
+        except ProcessLookupError:  # a thread has ended
+            return False
 
     def kill(self) -> None:
         """End it as a crash would."""
