@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def read_only(instance: Instance, state: Path) -> Iterator[None]:
     """Mount it read-only: EROFS."""
     instance.shell(f"mount --bind {state} {state} && mount -o remount,bind,ro {state}", check=True)
     yield
-    instance.shell(f"umount {state}", check=True)
+    unmount = f"umount {state}"  # busy while the daemon tries to write
+    wait_until(lambda: instance.shell(unmount).returncode == 0, what=unmount)
 
 
 @contextmanager
@@ -71,7 +72,9 @@ def immutable(_: Instance, state: Path) -> Iterator[None]:
 def test_it_cannot_be_written(instance: Instance, start_daemon: StartDaemon, trouble: Trouble) -> None:
     """A state directory that cannot be written is logged once, and all is written as soon as it can be."""
     daemon = start_daemon(CONFIG)
-    with trouble(instance, daemon.state_directory):
+    with ExitStack() as stack:
+        with daemon.stopped():  # a file that it is just replacing would make room
+            stack.enter_context(trouble(instance, daemon.state_directory))
         for _ in range(5):
             repair(instance)
         daemon.wait_for_log("status_unwritten")
@@ -85,11 +88,12 @@ def test_it_cannot_be_written(instance: Instance, start_daemon: StartDaemon, tro
 def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
     """A removed state directory is made again, with lock, status and ledger; a second daemon is refused as before."""
     daemon = start_daemon(CONFIG)
-    shutil.rmtree(daemon.state_directory)
+    with daemon.stopped():  # else it may write a file meanwhile, and so make the directory again
+        shutil.rmtree(daemon.state_directory)
     repair(instance)
     wait_until(lambda: knows_its_entry(instance, daemon), what="the ledger")
-    daemon.wait_converged()
-    assert daemon.status()["repairs"] == 1
+    daemon.wait_status(lambda status: status["repairs"] == 1 and status["state"] == "converged", "one repair")
+    daemon.wait_for_log("state_dir_made_again")
     assert len(daemon.logs("state_dir_made_again")) == 1
     second = start_daemon(CONFIG, ready=False)
     assert second.wait_exit() == 1
@@ -112,7 +116,7 @@ def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_da
     with full(instance, state):
         # A pass between the two commands finds room, and makes the lock again: then try once more.
         assert "No space left" in wait_until(lost, what="a lock that cannot be made")[0]["reason"]
-    made_again = len(daemon.logs("state_dir_made_again"))
+        made_again = len(daemon.logs("state_dir_made_again"))  # before there is room: it does not wait for the repair
     repair(instance)
     wait_until(lambda: len(daemon.logs("state_dir_made_again")) > made_again, what="the lock")
     assert len(daemon.logs("state_dir_lost")) == 1
@@ -121,8 +125,9 @@ def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_da
 def test_files_in_it_are_removed(instance: Instance, start_daemon: StartDaemon) -> None:
     """Files that are removed from the state directory are written again with the next pass, changed or not."""
     daemon = start_daemon(CONFIG)
-    for path in daemon.state_directory.iterdir():
-        path.unlink()
+    with daemon.stopped():
+        for path in daemon.state_directory.iterdir():
+            path.unlink()
     daemon.reload()
     wait_until(lambda: knows_its_entry(instance, daemon), what="the ledger")
     daemon.wait_converged()
@@ -133,8 +138,9 @@ def test_files_in_it_are_removed(instance: Instance, start_daemon: StartDaemon) 
 def test_another_takes_its_place(instance: Instance, start_daemon: StartDaemon) -> None:
     """A daemon whose state directory another daemon has made anew leaves it to that one, logs it, and still repairs."""
     daemon = start_daemon(CONFIG)
-    shutil.rmtree(daemon.state_directory)
-    second = start_daemon(CONFIG)
+    with daemon.stopped():  # else it may make the directory again before the other one does
+        shutil.rmtree(daemon.state_directory)
+        second = start_daemon(CONFIG)
     repair(instance)
     lost = daemon.wait_for_log("state_dir_lost")
     assert str(second.pid) in lost["reason"]
