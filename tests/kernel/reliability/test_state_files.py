@@ -33,7 +33,10 @@ def masked(umask: int) -> Iterator[None]:
 
 
 def everything_is_written(instance: Instance, daemon: Daemon) -> None:
-    """Have the running daemon write each of its files."""
+    """Have the running daemon write each of its files, and wait until there is no other file beside them.
+
+    For a moment there is: each new version of a file, before it takes the old one's place.
+    """
     instance.register(b":WSL-1:E::exe::/usr/bin/true:")
     daemon.wait_status(lambda status: any(each["name"] == "WSL-1" for each in status["foreign"]))
     instance.remove("one")
@@ -51,7 +54,7 @@ def test_modes_do_not_depend_on_the_umask(
     with masked(umask):
         daemon = start_daemon(CONFIG)
     everything_is_written(instance, daemon)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in daemon.state_directory.iterdir()}
+    modes = {name: stat.S_IMODE((daemon.state_directory / name).stat().st_mode) for name in FILES}
     assert modes == dict.fromkeys(FILES, 0o644) | {"lock": 0o600}
     assert stat.S_IMODE(daemon.state_directory.stat().st_mode) == 0o755
 
@@ -70,7 +73,7 @@ def test_planted_links_are_replaced(instance: Instance, start_daemon: StartDaemo
     everything_is_written(instance, start_daemon(CONFIG))
     for victim, content in victims.items():
         assert (victim.read_bytes(), stat.S_IMODE(victim.stat().st_mode)) == (content, 0o600)
-    assert all(stat.S_ISREG(path.lstat().st_mode) for path in state.iterdir())
+    assert all(stat.S_ISREG((state / name).lstat().st_mode) for name in FILES)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
