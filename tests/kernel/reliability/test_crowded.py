@@ -1,8 +1,10 @@
 """An instance full of foreign entries (odd names, entries that come and go, 20,000 of them) disturbs no repair."""
 
+import json
 import subprocess
 import time
 from statistics import median
+from typing import Any
 
 from support import Times
 from support.daemon import CONFIG, Daemon, StartDaemon
@@ -72,6 +74,7 @@ def test_entries_that_vanish_while_they_are_read(instance: Instance, start_daemo
         done
     """
     process = instance.popen(["sh", "-c", churn], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: any(name.startswith("churn-") for name in instance.names()), what="the churn")
     for _ in range(times(100)):
         inode = instance.inode("one")
         instance.remove("status")  # a flush does not count towards the contention of any entry
@@ -122,6 +125,11 @@ def test_twenty_thousand_foreign_entries(instance: Instance, start_daemon: Start
     assert daemon.status()["foreign_count"] == {"enabled": number, "disabled": 0}
 
 
+def state(daemon: Daemon, file: str) -> Any:
+    """Return the entries in a file of the state directory."""
+    return json.loads((daemon.state_directory / file).read_text())["entries"]
+
+
 def test_twenty_thousand_entries_to_restore(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
     """20,000 entries to restore come back after a flush, also if the daemon has them only from its file."""
     config = 'architectures = []\nrestore = ["foreign-*"]\n'
@@ -131,6 +139,8 @@ def test_twenty_thousand_entries_to_restore(instance: Instance, start_daemon: St
     for name in names:
         instance.register(f":{name}:M::{name}::/usr/bin/true:".encode())
     daemon.wait_status(lambda status: status["foreign_count"]["enabled"] == number, "all of them")
+    # The thread that writes the files may have taken the status from a later pass than the file before it.
+    wait_until(lambda: len(state(daemon, "foreign.json")) == number, what="the file with all of them")
     daemon.kill()
     instance.remove("status")
     start_daemon(config)
@@ -151,6 +161,13 @@ def test_thousands_of_handlers(instance: Instance, start_daemon: StartDaemon, ti
     daemon.wait_ready(120)
     before = instance.inodes()
     assert len(before) == number
+
+    def recorded() -> bool:
+        """Return True if the ledger has all entries: READY=1 waits five seconds for it at most."""
+        inodes = {name: record["inode"] for name, record in state(daemon, "ledger.json").items()}
+        return inodes == instance.all_inodes()
+
+    wait_until(recorded, 60, "the ledger with all of them")
     assert (daemon.state_directory / "ledger.json").stat().st_size > 700 * number
     daemon.kill()
     daemon = start_daemon(config, ready=False)
