@@ -62,7 +62,8 @@ def test_a_soak(instance: Instance, start_daemon: StartDaemon, times: Times, tmp
     """Neither memory nor the number of descriptors grows in 100,000 repairs."""
     (tmp_path / "bin").mkdir(mode=0o755)
     interpreter = install(tmp_path / "bin" / "interpreter", exits_with(0))
-    daemon = start_daemon(ALL.format(interpreter=interpreter))
+    daemon = start_daemon(ALL.format(interpreter=interpreter), ("--log-level", "debug"))
+    daemon.wait_for_log("modules_loaded", 60)  # a thread loads them when the daemon is ready
     rounds = times(100_000) // len(ARCHITECTURES) + 1
     have_repaired(instance, interpreter, rounds // 10 + 10)  # now everything exists that is made only once
     daemon.wait_converged()
@@ -76,15 +77,22 @@ def test_a_soak(instance: Instance, start_daemon: StartDaemon, times: Times, tmp
     wait_until(lambda: descriptors(daemon) <= files, what="no more descriptors than before")
 
 
+def configure(daemon: Daemon, name: str) -> None:
+    """Replace the config: a reload is under way, and an empty config means all architectures."""
+    beside = daemon.config.with_suffix(".new")
+    beside.write_text(ONE.format(name=name))
+    beside.rename(daemon.config)
+
+
 def test_a_storm_of_hangups(instance: Instance, start_daemon: StartDaemon) -> None:
     """After 10,000 SIGHUPs during config changes and flushes the last config is in force, without an error."""
     daemon = start_daemon(ONE.format(name="first"))
     for number in range(10_000):
         if number % 1000 == 0:
-            daemon.config.write_text(ONE.format(name=f"number-{number}"))
+            configure(daemon, f"number-{number}")
             instance.remove("status")
         daemon.reload()
-    daemon.config.write_text(ONE.format(name="last"))
+    configure(daemon, "last")
     daemon.reload()
     wait_until(lambda: instance.names() == ["last"], what="the last config")
     daemon.wait_converged()
