@@ -5,7 +5,6 @@ them from outside.
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ magic = '\x00one'
 interpreter = "/usr/bin/true"
 """
 SETTLE_SECONDS = 1.0
+MORE_ROUNDS = 6  # at most, if the machine held up the daemon or this process in each of the few rounds
 EVERY = rb":brick:M::\x7fELF::%b:%b"
 ESCAPING = 9  # OSABI of FreeBSD; Linux executes such files nevertheless
 
@@ -70,15 +70,17 @@ def test_what_stops_every_exec(
 ) -> None:
     """An entry that stops every exec is disabled long before `settle` is over, and logged as an error, 1,000 times."""
     daemon = start_daemon(f'settle = "{SETTLE_SECONDS:g}s"\n{CONFIG}')
-    daemon.process.send_signal(signal.SIGSTOP)
-    way(instance, bin_directory, flags)
-    assert true_ends_with(instance) != 0
-    daemon.process.send_signal(signal.SIGCONT)
+    with daemon.stopped():
+        way(instance, bin_directory, flags)
+        assert true_ends_with(instance) != 0
     disabled = partial(is_disabled, instance)
     wait_until(disabled, what="a disabled entry")
     assert true_ends_with(instance) == 0
-    took = []
-    for number in range(times(1000) // 12 + 1):
+    took: list[float] = []
+    rounds = times(1000) // 12 + 1
+    for number in range(rounds + MORE_ROUNDS):
+        if number >= rounds and min(took) < SETTLE_SECONDS / 2:
+            break
         if number % 2:
             instance.remove("brick")
             if way is chain:
@@ -150,10 +152,9 @@ def test_what_would_brick_is_not_restored(instance: Instance, start_daemon: Star
     instance.register(b":WSL-plain:E::exe::/usr/bin/env:")
     daemon.wait_status(lambda status: len(status["foreign"]) == 2, "both of them")
     daemon.wait_converged()
-    daemon.process.send_signal(signal.SIGSTOP)
-    install(path, native)
-    instance.remove("status")
-    daemon.process.send_signal(signal.SIGCONT)
+    with daemon.stopped():
+        install(path, native)
+        instance.remove("status")
     wait_until(lambda: set(instance.names()) == {"one", "WSL-plain"}, what="the others")
     assert daemon.wait_for_log("entry_restored")["entry"] == "WSL-plain"
     assert true_ends_with(instance) == 0
