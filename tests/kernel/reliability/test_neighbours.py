@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from binfmtd.model.stand_in import is_stand_in
 
 RUNS = 300
 BUSY_LOOPS = 4  # on two cores
+SETTLE_SECONDS = 0.02  # the default
 LONGER = "200ms"  # a process that is held up between its two writes for longer than `settle` gets EEXIST
+LONGER_SECONDS = 0.2
+ATTEMPTS = 5
 ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]
 NICE = -10  # as in the unit; the executed program has it too, so that it does not wait for a core
 # Each run uses the next name, since ten repairs of one entry in ten seconds would be contention.
@@ -75,10 +79,15 @@ def load(request: pytest.FixtureRequest, times: Times) -> Iterator[str]:
         yield request.param
 
 
-def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int], None]) -> None:
+def run_beside(
+    host: Host, load: str, runs: int, what: str, run: Callable[[int], None], settle: float | None = None
+) -> None:
     """Call ``run`` again and again while a foreign program is executed.
 
     Waits after each call until the daemon's entries stand again, and asserts that there was no error and no contention.
+
+    A busy machine may hold up any program between its two writes.  So a call that fails is made again if it has taken
+    longer than ``settle``, in seconds; None: it may not fail at all.
     """
     if load == "busy":
         host.wait_longer(LONGER)
@@ -100,7 +109,17 @@ def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int],
                 for pid in (host.daemon.pid, loop.pid):
                     os.setpriority(os.PRIO_PROCESS, pid, NICE)
         for number in range(runs):
-            run(number)
+            for attempt in range(ATTEMPTS):
+                began = time.monotonic()
+                try:
+                    run(number)
+                    break
+                except AssertionError as error:
+                    took = time.monotonic() - began
+                    if settle is None or took < settle or attempt == ATTEMPTS - 1:
+                        raise
+                    print(f"run {number} was held up, and is made again after {took * 1000:.0f} ms: {error}")
+                wait_until(is_back, 30, f"the daemon's state after run {number}")
             wait_until(is_back, 30, f"the daemon's state after run {number}")
         outcomes = loop.stop()
     failed = sum(count for outcome, count in outcomes if isinstance(outcome, str))
@@ -111,6 +130,11 @@ def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int],
     assert outcomes[0][0] == outcomes[-1][0] == 1
     assert not host.daemon.logs(level="error")
     assert not host.daemon.logs("contention_started")
+
+
+def settle_of(load: str) -> float:
+    """Return the `settle` that ``run_beside`` uses, in seconds."""
+    return LONGER_SECONDS if load == "busy" else SETTLE_SECONDS
 
 
 def succeed(host: Host, argv: list[str], environment: dict[str, str] | None = None) -> None:
@@ -129,7 +153,8 @@ def test_systemd_binfmt(host: Host, load: str, times: Times) -> None:
     other = install(host.directory / "bin" / "other", exits_with(2))
     lines = [host.line("riscv64"), host.line("s390x", other), b":foreign:M::\\x00foreign::/usr/bin/true:"]
     (rules / "rules.conf").write_bytes(b"\n".join(lines) + b"\n")
-    run_beside(host, load, times(RUNS), "systemd-binfmt", lambda _: succeed(host, [str(SYSTEMD_BINFMT)]))
+    settle = settle_of(load)
+    run_beside(host, load, times(RUNS), "systemd-binfmt", lambda _: succeed(host, [str(SYSTEMD_BINFMT)]), settle)
     assert "foreign" in host.instance.names()
 
 
@@ -143,7 +168,7 @@ def test_a_shell(host: Host, load: str, times: Times) -> None:
         script = f'cd {host.instance.mount_point}; echo -1 >{removed}; printf %s "$1" >register'
         succeed(host, ["sh", "-euc", script, "sh", os.fsdecode(host.line(name))])
 
-    run_beside(host, load, times(RUNS), "a shell", run)
+    run_beside(host, load, times(RUNS), "a shell", run, settle_of(load))
 
 
 def test_the_drop_in(host: Host, load: str, times: Times) -> None:
@@ -186,7 +211,7 @@ def test_update_binfmts(host: Host, load: str, times: Times, update_binfmts: tup
         for option in ("--disable", "--enable"):
             succeed(host, [program, "--admindir", str(admin), option, name], environment)
 
-    run_beside(host, load, times(RUNS), "update-binfmts --disable; --enable", run)
+    run_beside(host, load, times(RUNS), "update-binfmts --disable; --enable", run, LONGER_SECONDS)
 
 
 def test_beyond_settle(host: Host) -> None:
@@ -199,6 +224,31 @@ def test_beyond_settle(host: Host) -> None:
     with pytest.raises(FileExistsError):
         host.instance.register(line)
     host.wait_longer("1s")
+    assert any(registers_within(host, name, line, 1.0) for _ in range(ATTEMPTS))
+
+
+def registers_within(host: Host, name: str, line: bytes, settle: float) -> bool:
+    """Remove an entry, and register it when the daemon has noticed that; return False if that took too long.
+
+    Until ``settle`` is over, in seconds, EEXIST is an error.
+    """
+    inode = host.instance.inode(name)
+    began = time.monotonic()
     host.instance.remove(name)
-    host.daemon.wait_status(lambda status: status["state"] == "drifting", "a drift that the daemon has noticed")
-    host.instance.register(line)
+    in_time = True
+
+    def noticed() -> bool:
+        nonlocal in_time
+        in_time = time.monotonic() < began + settle
+        return not in_time or host.daemon.status()["state"] == "drifting"
+
+    wait_until(noticed, what="a drift that the daemon has noticed")
+    try:
+        host.instance.register(line)
+    except FileExistsError:
+        if time.monotonic() < began + settle:
+            raise
+        in_time = False
+    host.instance.wait_registered_anew(name, inode)
+    host.daemon.wait_converged()
+    return in_time
