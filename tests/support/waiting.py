@@ -28,6 +28,7 @@ IN_IGNORED = 0x8000
 
 FIRST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.1
+ATTEMPTS = 5
 SLOWNESS = float(os.environ.get("BINFMTD_TEST_SLOWNESS", "1"))
 
 
@@ -59,6 +60,53 @@ def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: s
             raise AssertionError(f"not within {deadline_seconds * SLOWNESS:g} s: {what} (last answer: {answer!r})")
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+
+def check_in_time(
+    seconds: float,
+    begin: Callable[[], object],
+    condition: Callable[[], object],
+    check: Callable[[], object] = lambda: None,
+    again: Callable[[], object] = lambda: None,
+    what: str = "a condition",
+) -> None:
+    """Call ``begin``, wait for the condition, and call ``check`` while it lasts, which is ``seconds`` at least.
+
+    A busy machine may hold this process up for longer than that.  So if two looks are too far from each other, or
+    ``check`` fails after that time, the attempt says nothing: ``again`` is called, and another one is made.
+
+    Raises AssertionError if the condition does not come to be, if ``check`` fails in time, or after ATTEMPTS attempts.
+    """
+    for _ in range(ATTEMPTS):
+        deadline = deadline_in(10)
+        not_before = time.monotonic()  # when the condition came to be
+        begin()
+        while True:
+            looked = time.monotonic()
+            seen = _holds(condition)
+            late = time.monotonic() >= not_before + seconds
+            if seen or late:
+                break
+            assert looked < deadline, f"not within {10 * SLOWNESS:g} s: {what}"
+            not_before = looked
+            time.sleep(FIRST_PAUSE_SECONDS)
+        if seen:
+            try:
+                check()
+            except (AssertionError, FileNotFoundError):
+                if time.monotonic() < not_before + seconds:
+                    raise
+            else:
+                return
+        again()
+    raise AssertionError(f"this process was too slow in {ATTEMPTS} attempts: {what}")
+
+
+def _holds(condition: Callable[[], object]) -> bool:
+    try:
+        return bool(condition())
+    except FileNotFoundError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

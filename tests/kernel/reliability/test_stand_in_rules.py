@@ -1,10 +1,10 @@
 """Each rule for temporary stand-ins, on the kernel; docs/reliability.md lists the tests of the other rules."""
 
 import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli import Cli
@@ -12,13 +12,15 @@ from support.daemon import StartDaemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
 from support.programs import exits_with, install
-from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, Event, wait_until
+from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, Event, check_in_time, wait_until
 
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 OURS = 1
 THEIRS = 2
 HELPER = stand_in_name("one")
+SETTLE_SECONDS = 0.5  # that a stand-in stands at least
+NEARLY_A_SECOND = 0.9  # with `settle` = 1s: the second after which the proper entry is due begins with the drift
 
 
 def config(directory: Path, more: str = "", settle: str = "500ms") -> str:
@@ -56,6 +58,18 @@ def settled(instance: Instance, *names: str) -> None:
     wait_until(lambda: sorted(instance.all_names()) == sorted(names), what=f"{names} and nothing else")
 
 
+def stand_in_comes(
+    instance: Instance,
+    seconds: float,
+    begin: Callable[[], object],
+    check: Callable[[], object] = lambda: None,
+    again: Callable[[], object] | None = None,
+) -> None:
+    """Wait for the stand-in after ``begin``, and call ``check`` while it stands, which is so many seconds at least."""
+    before = again or partial(settled, instance, "one")
+    check_in_time(seconds, begin, lambda: HELPER in instance.all_names(), check, before, "a stand-in")
+
+
 def missing(instance: Instance, _: Path) -> None:
     instance.remove("one")
 
@@ -91,14 +105,27 @@ def test_who_gets_one(
 ) -> None:
     """A drifting entry gets a stand-in on top at once, so ours serves; the proper entry follows when it is quiet."""
     daemon = start_daemon(config(files, LOW.format(interpreter=files / "theirs")))
-    inode = instance.inode("one")
-    daemon.process.send_signal(signal.SIGSTOP)  # else the stand-in may come between the two writes of a drift
-    drift(instance, files)
-    daemon.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: instance.all_names()[:1] == [HELPER], what="a stand-in, on top")
-    assert status(instance, files) == OURS
-    assert HELPER in instance.all_names(), "it was too short a while for this test"
-    assert (instance.all_inodes().get("one") == inode) is (drift is out_of_order)
+    inode = 0
+
+    def begin() -> None:
+        nonlocal inode
+        inode = instance.inode("one")
+        with daemon.stopped():  # else the stand-in may come between the two writes of a drift
+            drift(instance, files)
+
+    def check() -> None:
+        assert status(instance, files) == OURS
+        assert (instance.all_inodes().get("one") == inode) is (drift is out_of_order)
+        assert instance.all_names()[:1] == [HELPER], "it serves, and not the proper entry"
+
+    check_in_time(
+        SETTLE_SECONDS,
+        begin,
+        lambda: instance.all_names()[:1] == [HELPER],
+        check,
+        again=lambda: settled(instance, "one", "low"),
+        what="a stand-in, on top",
+    )
     settled(instance, "one", "low")
     assert instance.all_names() == ["one", "low"]
     assert instance.inode("one") != inode
@@ -115,14 +142,20 @@ def test_an_upgraded_interpreter_serves_at_once(
     The proper entry stays until the files are quiet.
     """
     start_daemon(config(files, settle="1s"))
-    inode = instance.inode("one")
-    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+    inode = 0
+
+    def begin() -> None:
+        nonlocal inode
+        inode = instance.inode("one")
         if removed:
             (files / "ours").unlink()
         install(files / "ours", exits_with(OURS) + b"\0")
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
+
+    def check() -> None:
         assert instance.all_names() == [HELPER, "one"]
         assert instance.inode("one") == inode
+
+    stand_in_comes(instance, NEARLY_A_SECOND, begin, check)
     settled(instance, "one")
     assert instance.inode("one") != inode
 
@@ -133,12 +166,21 @@ def test_what_comes_after_another_upgrade_waits(instance: Instance, start_daemon
     A package manager replaces one emulator after the other.
     """
     start_daemon(config(files, settle="1s"))
-    inode = instance.inode("one")
+    inode = 0
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
-        install(files / "ours", exits_with(OURS) + b"\0")
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
-        install(files / "ours", exits_with(OURS) + b"\0\0")
-        watch.pending()
+
+        def begin() -> None:
+            nonlocal inode
+            inode = instance.inode("one")
+            install(files / "ours", exits_with(OURS) + b"\0")
+
+        def upgrade_again() -> None:
+            watch.pending()
+            install(files / "ours", exits_with(OURS) + b"\0\0")
+            assert instance.all_names() == [HELPER, "one"]
+            assert instance.inode("one") == inode
+
+        stand_in_comes(instance, NEARLY_A_SECOND, begin, upgrade_again)
         watch.wait_for(is_registration, what="a registration when it is quiet")
         assert instance.inode("one") != inode
     settled(instance, "one")
@@ -153,13 +195,27 @@ def test_an_interpreter_that_goes_before_the_proper_entry_stands(
     The proper entry still has an older file open, or is missing.
     """
     daemon = start_daemon(config(files))
-    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+    inode = instance.inode("one")
+
+    def begin() -> None:
         if removed:
             instance.remove("one")
         else:
             install(files / "ours", exits_with(THEIRS))
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
+
+    def remove_interpreter() -> None:
         (files / "ours").unlink()
+        assert HELPER in instance.all_names()
+        assert instance.all_inodes().get("one") == (None if removed else inode)
+
+    def again() -> None:
+        nonlocal inode
+        install(files / "ours", exits_with(OURS))
+        wait_until(lambda: status(instance, files) == OURS, what="the interpreter as it was")
+        settled(instance, "one")
+        inode = instance.inode("one")
+
+    stand_in_comes(instance, SETTLE_SECONDS, begin, remove_interpreter, again)
     daemon.wait_status(lambda s: "no executable file" in (s["handlers"][0]["reason"] or ""), "that it is missing")
     assert status(instance, files) == (OURS if removed else THEIRS)
     install(files / "ours", exits_with(OURS + THEIRS))
@@ -182,22 +238,43 @@ def test_who_needs_none(instance: Instance, start_daemon: StartDaemon, files: Pa
 def test_unwanted_waits_for_quiet(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
     """An unwanted entry is removed only when it is quiet, not while the program that registered it may still use it."""
     start_daemon('unmanaged = "remove"\n' + config(files))
-    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+
+    def begin() -> None:
         instance.register(b":theirs:M::theirs::/usr/bin/true:")
         instance.remove("one")
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
+
+    def check() -> None:
         assert "theirs" in instance.all_names()
+
+    stand_in_comes(instance, SETTLE_SECONDS, begin, check)
     settled(instance, "one")
 
 
 def test_a_foreign_entry_does_not_stay_on_top_of_it(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
     """With `shadowed = "outrank"` the stand-in is put on top again at once; the proper entry follows."""
     start_daemon('shadowed = "outrank"\n' + config(files))
-    instance.remove("one")
-    wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
-    instance.register(b":theirs:M::\\x00onetwo::%s:F" % os.fsencode(files / "theirs"))
-    wait_until(lambda: instance.all_names()[:2] == [HELPER, "theirs"], what="the stand-in on top")
-    assert status(instance, files) == OURS
+
+    def again() -> None:
+        if "theirs" in instance.all_names():
+            instance.remove("theirs")
+        settled(instance, "one")
+
+    def register_theirs() -> None:
+        instance.register(b":theirs:M::\\x00onetwo::%s:F" % os.fsencode(files / "theirs"))
+        assert "one" not in instance.all_names()
+
+    def check() -> None:
+        assert status(instance, files) == OURS
+        assert instance.all_names()[:2] == [HELPER, "theirs"]
+
+    check_in_time(
+        SETTLE_SECONDS,
+        lambda: stand_in_comes(instance, SETTLE_SECONDS, lambda: instance.remove("one"), register_theirs, again),
+        lambda: instance.all_names()[:2] == [HELPER, "theirs"],
+        check,
+        again,
+        what="the stand-in on top",
+    )
     wait_until(lambda: instance.all_names() == ["one", "theirs"], what="ours on top")
     assert status(instance, files) == OURS
 
@@ -214,8 +291,8 @@ priority = {priority}
 def test_extension_and_magic(instance: Instance, start_daemon: StartDaemon, files: Path, priority: int) -> None:
     """An extension and a magic overlap only by chance: no stand-in is withheld, and priorities decide the order."""
     start_daemon(config(files, RIVAL.format(interpreter=files / "theirs", priority=priority), settle="200ms"))
-    instance.remove("one")
-    wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
+    again = partial(settled, instance, "one", "two")
+    stand_in_comes(instance, 0.2, lambda: instance.remove("one"), again=again)
     settled(instance, "one", "two")
     if priority:
         assert instance.all_names() == ["two", "one"]
@@ -225,8 +302,13 @@ def test_a_name_too_long(instance: Instance, start_daemon: StartDaemon, files: P
     """A handler whose name leaves no room for the prefix has a stand-in nevertheless."""
     name = "long" * 63
     start_daemon(config(files).replace("handlers.one", f"handlers.{name}"))
-    instance.remove(name)
-    wait_until(lambda: any(map(is_stand_in, instance.all_names())), what="a stand-in")
+    check_in_time(
+        SETTLE_SECONDS,
+        lambda: instance.remove(name),
+        lambda: any(map(is_stand_in, instance.all_names())),
+        again=lambda: settled(instance, name),
+        what="a stand-in",
+    )
     assert status(instance, files) == OURS
     settled(instance, name)
 
@@ -238,12 +320,26 @@ def test_the_names_are_not_to_be_had(cli: Cli, files: Path) -> None:
     assert HELPER in result.message
 
 
+def leave_a_stand_in(instance: Instance, start_daemon: StartDaemon, config: str) -> None:
+    """Kill a daemon while its stand-in serves alone; its `settle` has to be a second."""
+    daemon = start_daemon(config)
+
+    def kill() -> None:
+        daemon.kill()
+        assert instance.all_names() == [HELPER]
+
+    def again() -> None:
+        nonlocal daemon
+        if daemon.process.poll() is not None:
+            daemon = start_daemon(config)
+        settled(instance, "one")
+
+    stand_in_comes(instance, NEARLY_A_SECOND, lambda: instance.remove("one"), kill, again)
+
+
 def test_what_is_left_of_a_killed_daemon_serves(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
     """A killed daemon's stand-in of a declared handler stays until the proper entry stands; no execution fails."""
-    daemon = start_daemon(config(files, settle="1s"))
-    instance.remove("one")
-    wait_until(lambda: instance.all_names() == [HELPER], what="a stand-in")
-    daemon.kill()
+    leave_a_stand_in(instance, start_daemon, config(files, settle="1s"))
     with ExecLoop(instance, files / "program") as loop:
         start_daemon(config(files))
         settled(instance, "one")
@@ -252,10 +348,7 @@ def test_what_is_left_of_a_killed_daemon_serves(instance: Instance, start_daemon
 
 def test_apply_leaves_none(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
     """`apply` ends every drift before it exits, also one that a killed daemon left, and leaves no stand-in."""
-    daemon = start_daemon(config(files, settle="1s"))
-    instance.remove("one")
-    wait_until(lambda: instance.all_names() == [HELPER], what="a stand-in")
-    daemon.kill()
+    leave_a_stand_in(instance, start_daemon, config(files, settle="1s"))
     result = cli("apply", config=config(files, settle="1s"))
     assert (result.status, instance.all_names()) == (0, ["one"])
 
@@ -264,9 +357,18 @@ def test_stand_ins_are_not_foreign(instance: Instance, start_daemon: StartDaemon
     """Neither `foreign` in the status nor `import --kernel` contains a stand-in."""
     daemon = start_daemon(config(files, settle="1s"))
     instance.register(b":foreign:M::foreign::/usr/bin/true:")
-    instance.remove("one")
-    wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
-    seen = partial(daemon.wait_status, lambda s: s["handlers"][0]["state"] == "stand_in", "state stand_in")()
+    seen: dict[str, Any] = {}
+
+    def looked() -> bool:
+        """Return True if the status shows the stand-in, or if it is too late for that: a thread writes the status."""
+        seen.update(daemon.status())
+        return bool(seen["handlers"][0]["state"] == "stand_in") or "one" in instance.all_names()
+
+    def check() -> None:
+        assert seen["handlers"][0]["state"] == "stand_in"
+
+    again = partial(settled, instance, "one", "foreign")
+    check_in_time(NEARLY_A_SECOND, lambda: instance.remove("one"), looked, check, again, "state stand_in")
     assert HELPER not in str(seen["foreign"])
     imported = cli("import", "--kernel")
     assert imported.status == 0
