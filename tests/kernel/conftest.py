@@ -156,10 +156,16 @@ def bin_directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def port() -> int:
-    """Return a port that is free at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def port() -> Iterator[int]:
+    """Yield a free port.
+
+    It stays bound, without listening: another process that asks for any port gets another one, and one that asks for
+    this port, with SO_REUSEADDR as servers do, can listen there.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 @pytest.fixture
