@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ class NspawnMachine(Closing, System):
     def close(self) -> None:
         """Kill process 1 of the machine, as a power cut would; the kernel then kills its other processes."""
         for leader in self._leaders():
-            os.kill(leader, 9)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(leader, 9)
         self._nspawn.wait(60 * SLOWNESS)
         self._log.close()
         shutil.rmtree(self.root)
@@ -248,7 +250,7 @@ def make_tree(suite: str = SUITE, packages: Sequence[str] = PACKAGES, options: S
 def _children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 
