@@ -184,7 +184,8 @@ class Executing:
         wait_until(more, 60, "100 executions")
 
     def _number(self) -> int:
-        return int(self._count.read_text().strip() or "0")
+        # Empty for a moment: the shell truncates the file before it writes.
+        return int(wait_until(lambda: self._count.read_text().strip(), 60, "a count"))
 
     def end(self) -> None:
         """End the shell."""
