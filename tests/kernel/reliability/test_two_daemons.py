@@ -94,10 +94,10 @@ def test_they_disagree(instance: Instance, start_daemon: StartDaemon, times: Tim
     minute = times(MINUTE)
     if minute < MINUTE and about != "interpreter":
         pytest.skip("only in make reliability")
-    first, second = (
-        start_daemon("architectures = []\n" + config if "unmanaged" not in config else config, directory=f"{number}")
-        for number, config in enumerate(WANT[about])
-    )
+    configs = [config if "unmanaged" in config else "architectures = []\n" + config for config in WANT[about]]
+    first = start_daemon(configs[0], directory="0")
+    # A fight may delay its READY=1 by five seconds.
+    second = start_daemon(configs[1], directory="1", ready=False)
     for daemon in (first, second):
         daemon.wait_for_log("contention_started", 30, entry="other")
     shares = shares_of_a_core(minute, first.pid, second.pid)
