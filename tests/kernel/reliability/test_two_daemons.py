@@ -56,8 +56,13 @@ def test_they_agree(
 
         daemons = [first, start_daemon(config, directory="second")]
         at_rest("the start of the second")
-        number = instance.inode(f"qemu-{names[0]}")
-        instance.remove(f"qemu-{names[0]}")
+
+        def removed() -> int:
+            number = instance.inode(f"qemu-{names[0]}")
+            instance.remove(f"qemu-{names[0]}")
+            return number
+
+        number = wait_until(removed, what="a removal, although one daemon may only now replace the entry")
         at_rest("a removal", [number])
         old = instance.inodes().values()
         install(interpreter, exits_with(2))
