@@ -87,8 +87,10 @@ def run_beside(
     Waits after each call until the daemon's entries stand again, and asserts that there was no error and no contention.
 
     A busy machine may hold up any program between its two writes.  So a call that fails is made again if it has taken
-    longer than ``settle``, in seconds; None: it may not fail at all.
+    longer than ``settle``, in seconds; None: it may not fail at all.  That includes the start of the program, so only
+    one call and one in a hundred may be made again: more would be the daemon's fault.
     """
+    held_up = 0
     if load == "busy":
         host.wait_longer(LONGER)
     expected = {f"qemu-{name}": host.instance.read(f"qemu-{name}") for name in ARCHITECTURES}
@@ -116,6 +118,7 @@ def run_beside(
                     break
                 except AssertionError as error:
                     took = time.monotonic() - began
+                    held_up += 1
                     if settle is None or took < settle or attempt == ATTEMPTS - 1:
                         raise
                     print(f"run {number} was held up, and is made again after {took * 1000:.0f} ms: {error}")
@@ -127,6 +130,7 @@ def run_beside(
         f"{what}, {load}: {runs} runs, {sum(count for _, count in outcomes)} executions of which {failed} failed;"
         f" the longest time without one that succeeded: {loop.longest_gap * 1000:.2f} ms"
     )
+    assert held_up <= 1 + runs // 100
     assert outcomes[0][0] == outcomes[-1][0] == 1
     assert not host.daemon.logs(level="error")
     assert not host.daemon.logs("contention_started")
