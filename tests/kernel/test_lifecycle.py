@@ -16,6 +16,8 @@ from support.instance import Instance
 from support.programs import install
 from support.waiting import SLOWNESS, deadline_in, wait_until
 
+HEAP_BYTES = 64 << 20  # HEAP_MAX_SIZE in malloc/arena.c of glibc, on 64 bits
+
 
 def test_one_daemon_a_state_directory(instance: Instance, start_daemon: StartDaemon) -> None:
     """A second daemon ends with 1 and the first one's process id; with another state directory it runs."""
@@ -157,6 +159,21 @@ def test_resync_finds_drift_without_an_event(instance: Instance, start_daemon: S
     os.rename(tmp_path / "above", tmp_path / "aside")
     wait_until(lambda: instance.names() == [], what="the end of an entry that leads nowhere")
     daemon.wait_status(lambda status: status["state"] == "waiting")
+
+
+def test_threads_share_one_heap(start_daemon: StartDaemon) -> None:
+    """No thread has a heap of its own, which glibc would keep: 64 MiB of addresses, the end not in use."""
+    daemon = start_daemon(CONFIG)
+    for _ in range(3):
+        daemon.reload()
+        daemon.wait_converged()
+    heaps = []
+    for line in Path(f"/proc/{daemon.pid}/maps").read_text().splitlines():
+        addresses, permissions, *_ = line.split()
+        begin, end = (int(address, 16) for address in addresses.split("-"))
+        if permissions == "---p" and end % HEAP_BYTES == 0 and end - begin > HEAP_BYTES // 2:
+            heaps.append(line)
+    assert heaps == []
 
 
 def test_nothing_is_held_open(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -114,13 +114,15 @@ def _take(directory: str) -> tuple[Lock, list[Any]]:
     return lock, history
 
 
-def _ask_for_short_slices() -> None:
-    """Ask the scheduler for short slices for all threads.
+def _prepare_threads() -> None:
+    """Give all threads short slices and one heap, before the first one starts.
 
-    Where that is forbidden, the daemon waits longer for a core of a busy machine.
+    Where short slices are forbidden, the daemon waits longer for a core of a busy machine.
     """
+    from binfmtd.host.allocator import share_heap
     from binfmtd.host.scheduling import use_short_slices
 
+    share_heap()
     with suppress(OSError):
         use_short_slices()
 
@@ -132,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.daemon.signals import Signals
 
     signals = Signals()  # first of all: it unblocks the signals that were sent meanwhile, and handles them
-    _ask_for_short_slices()
+    _prepare_threads()
     wanted = options.architectures(given)
     boot_persistence = BootPersistence(find_host(given.host_root) if given.persistent else None)
     boot_persistence.check_reader()

@@ -1,0 +1,17 @@
+"""The memory allocator of the C library."""
+
+_M_ARENA_MAX = -8  # malloc.h of glibc
+
+
+def share_heap() -> None:
+    """Have all threads allocate from one heap (M_ARENA_MAX in mallopt(3)).
+
+    Otherwise glibc gives a thread another heap, of up to 64 MiB, when it finds the others in use, and keeps that heap:
+    the memory then grows whenever more threads than before happen to run at once.  A C library without mallopt, such as
+    musl, has one heap.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
