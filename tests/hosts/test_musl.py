@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import downloads
 from support.cli import CHECKOUT, Cli, run
 from support.foreign_tree import arm64_archive
 from support.instance import Instance
@@ -55,7 +56,7 @@ def musl(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (package / LOADER).exists():
         shutil.rmtree(package, ignore_errors=True)
         options = ["--variant=extract", "--architectures=arm64", "--include=musl,musl-dev"]
-        subprocess.run(["mmdebstrap", "--quiet", *options, "trixie", str(package)], check=True)
+        downloads.make(["mmdebstrap", "--quiet", *options, "trixie", str(package)], package)
     root = tmp_path_factory.mktemp("musl")
     subprocess.run(["tar", "-C", str(root), "-xf", str(arm64_archive(BUILD))], check=True)
     (root / "lib").mkdir()

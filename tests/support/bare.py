@@ -9,8 +9,9 @@ from pathlib import Path
 
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
-from support.booted import CONFIG, MAKE_SECONDS, PROGRAM, make_tree
+from support.booted import CONFIG, PROGRAM, make_tree
 from support.cli import Result, run
+from support.downloads import MAKE_SECONDS
 from support.instance import Instance
 from support.programs import install
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from binfmtd.catalog.names import find
-from support import Closing
+from support import Closing, downloads
 from support.cli import CHECKOUT, Result, run
 from support.instance import namespace_of_its_own
 from support.programs import exits_with, foreign_program, install
@@ -27,7 +27,6 @@ PACKAGES = ("dbus", "python3-pydantic", "python3-pyinotify", "python3-structlog"
 SUITE = "trixie"  # has what binfmtd takes; another suite's systemd can be tried without it
 MMDEBSTRAP = ("mmdebstrap", "--quiet", "--variant=minbase")
 APT_OPTIONS = ("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Check-Valid-Until "false"')
-MAKE_SECONDS = 900 * SLOWNESS
 UNIT = "binfmtd.service"
 ENTRY = "qemu-riscv64"
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
@@ -242,7 +241,7 @@ def make_tree(suite: str = SUITE, packages: Sequence[str] = PACKAGES, options: S
     if not tree.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         unfinished = tree.with_suffix(".unfinished.tar")
-        _checked(*command, str(unfinished))
+        downloads.make([*command, str(unfinished)], unfinished)
         unfinished.rename(tree)
     return tree
 
@@ -262,5 +261,5 @@ def _name(pid: int) -> str:
 
 
 def _checked(*command: str) -> None:
-    done = run(command, timeout=MAKE_SECONDS, cwd="/")
+    done = run(command, timeout=downloads.MAKE_SECONDS, cwd="/")
     assert done.status == 0, f"{' '.join(command)}: exit status {done.status}\n{done.stdout}{done.stderr}"

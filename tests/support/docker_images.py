@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from support import downloads
 from support.cli import CHECKOUT
 from support.documents import fragments
 from support.engine import OUR_IMAGES, Engine
@@ -31,13 +32,16 @@ def copy_checkout(into: Path) -> Path:
 
 
 def build_images(engine: Engine, checkout: Path) -> None:
-    """Build our images with the README's commands, on the base that the Containerfile names."""
+    """Build our images with the README's commands, on the base that the Containerfile names.
+
+    A build downloads packages, so it is tried again: a mirror or the network may fail for a moment.
+    """
     engine.remove_containers()
     if engine.docker("image", "inspect", BASE).status != 0:
         engine.import_tree(base_archive(), BASE, "linux/amd64")
     for fragment in fragments("README.md"):
         if fragment.text.startswith("docker build "):
-            engine.run_line(fragment.text, checkout)
+            engine.run_line(fragment.text, checkout, tries=3)
 
 
 def name_images(engine: Engine, registry: str, tag: str = "latest") -> list[str]:
@@ -58,5 +62,5 @@ def base_archive() -> Path:
         hooks.append(f"--customize-hook=install -m 644 {certificates} $1{settings['cert']}")
     lines = "\\n".join(["[global]", *(f"{key} = {value}" for key, value in settings.items())])
     hooks.append(f"--customize-hook=printf '{lines}\\n' >$1/etc/pip.conf")
-    subprocess.run([*DEBOOTSTRAP, *hooks, str(archive)], check=True)
+    downloads.make([*DEBOOTSTRAP, *hooks, str(archive)], archive)
     return archive

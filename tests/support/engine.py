@@ -120,9 +120,12 @@ class Engine(PrivateHost):
             )
         )
 
-    def run_line(self, line: str, directory: Path) -> str:
-        """Run a line of the documents in a shell, and return its output; AssertionError if it fails."""
+    def run_line(self, line: str, directory: Path, tries: int = 1) -> str:
+        """Run a line of the documents in a shell, and return its output; AssertionError if all tries fail."""
         done = self.run("sh", "-c", line, directory=directory)
+        for _ in range(tries - 1):
+            if done.status != 0:
+                done = self.run("sh", "-c", line, directory=directory)
         assert done.status == 0, self._failure(line, done)
         if " build" in line:
             for name in OUR_IMAGES:  # a build has replaced them

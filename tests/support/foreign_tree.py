@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from support import downloads
+
 APPLETS = (
     "sh",
     "true",
@@ -34,7 +36,7 @@ def arm64_archive(directory: Path) -> Path:
     archive, package, root = _places(directory, "arm64")
     if not archive.exists():
         options = ["--variant=extract", "--architectures=arm64", "--include=busybox-static"]
-        subprocess.run(["mmdebstrap", "--quiet", *options, "trixie", str(package)], check=True)
+        downloads.make(["mmdebstrap", "--quiet", *options, "trixie", str(package)], package)
         shutil.copy2(package / "usr" / "bin" / "busybox", root / "bin" / "busybox")
         for name in APPLETS:
             (root / "bin" / name).symlink_to("busybox")

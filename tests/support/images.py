@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from support import downloads
 from support.cli import CHECKOUT
 
 PREFIX = "localhost/binfmtd-test"
@@ -45,16 +46,17 @@ class BuildError(Exception):
     """An image could not be built; the message is the builder's."""
 
 
-def build(target: str, emulators: str | None = "all") -> str:
+def build(target: str, emulators: str | None = "all", tries: int = 3) -> str:
     """Return the name of the image of one target of the Containerfile, made where it is not there yet.
 
-    Without ``emulators`` it has those of the Containerfile's default.
+    Without ``emulators`` it has those of the Containerfile's default.  A build downloads packages, so it is tried
+    again: a mirror or the network may fail for a moment.
     """
     base = base_image()
     tag = "" if emulators == "all" else ":default" if emulators is None else f":{_digest(emulators)}"
-    _build("build", f"{PREFIX}/build", base)
-    _build("emulators", f"{PREFIX}/emulators{tag}", base, emulators)
-    _build(target, f"{PREFIX}/{target}{tag}", base, emulators)
+    _build("build", f"{PREFIX}/build", base, tries=tries)
+    _build("emulators", f"{PREFIX}/emulators{tag}", base, emulators, tries)
+    _build(target, f"{PREFIX}/{target}{tag}", base, emulators, tries)
     _prune()
     return f"{PREFIX}/{target}{tag}"
 
@@ -191,18 +193,25 @@ def base_image() -> str:
     if _run("podman", "image", "exists", name).returncode != 0:
         with tempfile.TemporaryDirectory() as directory:
             archive = f"{directory}/base.tar"
-            _checked(*DEBOOTSTRAP, archive)
+            downloads.make([*DEBOOTSTRAP, archive], Path(archive))
             _podman("import", archive, name)
     return name
 
 
 @cache
-def _build(target: str, name: str, base: str, emulators: str | None = "all") -> None:
+def _build(target: str, name: str, base: str, emulators: str | None = "all", tries: int = 1) -> None:
     # docker's format has HEALTHCHECK.
     options = ["--format=docker", *_options(base), f"--layer-label={LABEL}", f"--label={LABEL}="]
     if emulators is not None:
         options.append(f"--build-arg=EMULATORS={emulators}")
-    _podman("build", *options, f"--target={target}", f"--tag={name}", str(CHECKOUT))
+    for left in reversed(range(tries)):
+        try:
+            _podman("build", *options, f"--target={target}", f"--tag={name}", str(CHECKOUT))
+        except BuildError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _options(base: str, authority: Path | None = None) -> list[str]:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from support import downloads
 from support.booted import System, furnish, make_tree
 from support.cli import CHECKOUT, Result, run
 from support.nested import MASKED, NESTING_PACKAGES, configure
@@ -49,7 +50,7 @@ def unpack() -> Path:
         BUILD.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
         command = ["mmdebstrap", "--quiet", "--variant=extract", "--include=incus-base", "trixie", str(directory)]
-        subprocess.run(command, check=True)
+        downloads.make(command, directory)
     return directory
 
 

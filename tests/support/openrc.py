@@ -8,8 +8,9 @@ from pathlib import Path
 
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
-from support.booted import CONFIG, MAKE_SECONDS, MOUNT_POINT, PROGRAM, NspawnMachine, make_tree
+from support.booted import CONFIG, MOUNT_POINT, PROGRAM, NspawnMachine, make_tree
 from support.cli import CHECKOUT, Result, run
+from support.downloads import MAKE_SECONDS
 from support.programs import exits_with
 
 PACKAGES = ("openrc", "procps", "python3-pydantic", "python3-pyinotify", "python3-structlog")
