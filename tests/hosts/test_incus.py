@@ -17,7 +17,6 @@ from support.nested_checks import (
     daemon_on,
 )
 from support.required import Needs
-from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
 
@@ -59,7 +58,7 @@ def test_the_handlers_of_the_host(host: IncusHost, daemon: HostDaemon, started: 
     assert_not_mounted(started, BIND)
     before = daemon.repairs()
     host.instance.remove("status")
-    wait_until(lambda: daemon.repairs() > before, what="the repair")
+    daemon.wait_repaired(before)
     assert started.answer() == HOST
     assert_follows_the_remedy(started)
     kept = host.instance.all_inodes()

@@ -19,7 +19,6 @@ from support.nested_checks import (
     use_own_instance,
 )
 from support.required import Needs
-from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
 
@@ -68,7 +67,7 @@ def test_the_handlers_of_the_host(host: LxcHost, daemon: HostDaemon, outer: Lxc,
         assert_not_mounted(container, BOUND_IN.strip())
     before = daemon.repairs()
     host.instance.remove("status")
-    wait_until(lambda: daemon.repairs() > before, what="the repair")
+    daemon.wait_repaired(before)
     assert [container.answer() for container in (outer, inner)] == [HOST, HOST]
     assert_follows_the_remedy(inner)
     assert [container.answer() for container in (outer, inner)] == [HOST, INNER]

@@ -25,9 +25,9 @@ from support.nested_checks import (
     inodes,
     repairs,
     use_own_instance,
+    wait_repaired,
 )
 from support.required import Needs
-from support.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
 
@@ -88,8 +88,7 @@ def test_the_instance_of_the_outer_machine_bound_in(outer: Booted) -> None:
         assert "the owner of this instance cannot be determined" in owner["text"]
         before = repairs(outer)
         assert inner.run("sh", "-c", f"echo -1 >{BOUND}/status").status == 0
-        wait_until(lambda: repairs(outer) > before, 30, "the repair")
-        assert ENTRY in outer.entries()
+        wait_repaired(outer, before)
         assert inner.answer() == OUTER_STATUS
         kept = inodes(outer)
     assert (inodes(outer), outer.answer()) == (kept, OUTER_STATUS)

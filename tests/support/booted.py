@@ -10,8 +10,8 @@ import os
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ SUITE = "trixie"  # has what binfmtd takes; another suite's systemd can be tried
 MMDEBSTRAP = ("mmdebstrap", "--quiet", "--variant=minbase")
 APT_OPTIONS = ("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Check-Valid-Until "false"')
 UNIT = "binfmtd.service"
+BINFMT_UNIT = "systemd-binfmt.service"
 ENTRY = "qemu-riscv64"
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
 PROGRAM = "/root/foreign"
@@ -90,10 +91,23 @@ class System(ABC):
         return self.systemctl("show", "--property", name, "--value", UNIT).stdout.strip()
 
     def journal(self, event: str = "") -> list[dict[str, Any]]:
-        """Return the service's journal, or the lines of one log event."""
+        """Return the service's journal, or the lines of one log event: all that processes have sent by now.
+
+        The daemon itself may send a line later than it does what the line is about.
+        """
+        self.run("journalctl", "--sync")  # returns when journald has taken in what was sent before
         lines = self.run("journalctl", "--unit", UNIT, "--output=json", "--all").stdout.splitlines()
         found: list[dict[str, Any]] = [json.loads(line) for line in lines]
         return [line for line in found if not event or f"event={event}" in str(line["MESSAGE"]).split()]
+
+    def restart_systemd_binfmt(self) -> Result:
+        """Restart systemd-binfmt, which flushes at its end and at its start, however often that was done before."""
+        self.run("systemctl", "reset-failed", BINFMT_UNIT)  # resets the start limit: five in ten seconds
+        return self.run("systemctl", "restart", BINFMT_UNIT)
+
+    def unmount(self) -> None:
+        """Unmount binfmt_misc; the kernel refuses that for as long as a process, such as the daemon, reads an entry."""
+        wait_until(lambda: self.run("umount", MOUNT_POINT).status == 0, 30, "an unmount")
 
     def entries(self) -> list[str]:
         """List all entries, those of Debian's own packages as well."""
@@ -145,6 +159,19 @@ class NspawnMachine(Closing, System):
         self._nspawn.wait(60 * SLOWNESS)
         self._log.close()
         shutil.rmtree(self.root)
+
+    @contextmanager
+    def ordinary_scheduling(self) -> Iterator[None]:
+        """Give process 1, and so what it starts meanwhile, ordinary scheduling in place of the tests' own."""
+        policy, parameter = os.sched_getscheduler(self._leader), os.sched_getparam(self._leader)
+        if policy == os.SCHED_OTHER:
+            yield
+            return
+        os.sched_setscheduler(self._leader, os.SCHED_OTHER, os.sched_param(0))
+        try:
+            yield
+        finally:
+            os.sched_setscheduler(self._leader, policy, parameter)
 
     def console(self) -> str:
         """Return what the machine has printed since its boot."""

@@ -80,6 +80,11 @@ def _build(machine: Booted, name: str, script: str) -> str:
     return f"/root/{name}.deb"
 
 
+def wait_for_dpkg(machine: Booted) -> None:
+    """Wait for the end of dpkg, which goes on when apt is killed: the next one would not get the lock."""
+    wait_until(lambda: machine.run("pidof", "dpkg").status != 0, 30, "the end of dpkg")
+
+
 def refused(machine: Booted) -> bool:
     """Return True if the instance is sealed: the kernel refuses a write that would change nothing."""
     return READ_ONLY in machine.run("sh", "-c", f"echo 1 >{MOUNT_POINT}/{ENTRY}").stderr
@@ -169,15 +174,16 @@ def test_what_an_administrator_resumes_meanwhile_is_not_paused_again(sealed: Boo
 
 def test_a_run_that_is_killed(sealed: Booted) -> None:
     """A killed apt does not run its Post-Invoke: the pause ends at its time limit, and the daemon seals again."""
-    install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=8s")
+    install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=20s")  # of which dpkg takes a part
     assert paused(sealed) == ["/seal"]
     wait_until(lambda: refused(sealed), 30, "the seal")
+    wait_for_dpkg(sealed)
 
 
 def test_the_run_after_one_that_was_killed(sealed: Booted) -> None:
     """The run after a killed one begins its pause anew, and ends it."""
     install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=1h")
-    wait_until(lambda: sealed.run("pidof", "dpkg").status != 0, 30, "the end of dpkg")
+    wait_for_dpkg(sealed)
     sealed.run("dpkg", "--configure", "--pending")
     assert paused(sealed) == ["/seal"]
     done = install(sealed, REGISTERS)

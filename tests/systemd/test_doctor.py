@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from support.booted import ENTRY, UNIT, Booted
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.systemd
 
@@ -44,13 +45,13 @@ def test_a_systemd_binfmt_that_fails(service: Booted) -> None:
     """If systemd-binfmt fails on a rule, the remedies, in their order, remove the rule and start the unit again."""
     service.write(RULES, ":good:E::good::/usr/bin/true:\n:bad:E::bad::/usr/bin/true:Z\n")
     try:
-        assert service.run("systemctl", "restart", "systemd-binfmt").status != 0
+        assert service.restart_systemd_binfmt().status != 0
         ends(service, "other_managers", "binfmt_d", "warning")
         ends(service, "other_managers", "systemd_binfmt", "warning")
-        assert {"good", ENTRY} <= {*service.entries()}
+        wait_until(lambda: {"good", ENTRY} <= {*service.entries()}, 30, "the rule's entry, and the daemon's again")
     finally:
         (service.root / RULES.lstrip("/")).unlink()
-        service.systemctl("restart", "systemd-binfmt")
+        assert service.restart_systemd_binfmt().status == 0
 
 
 def test_a_masked_systemd_binfmt(service: Booted) -> None:

@@ -80,7 +80,7 @@ def test_the_commands_of_the_manual(seal: Seal) -> None:
         typed = machine.run("sh", "-euc", commands)
         assert typed.status == 0, typed.stderr
         assert read_only(machine)
-        machine.systemctl("restart", "systemd-binfmt.service")
+        assert machine.restart_systemd_binfmt().status == 0
         assert machine.run("systemctl", "is-active", "systemd-binfmt.service").stdout == "inactive\n"
     finally:
         machine.run("rm", "-rf", "/etc/binfmtd/conf.d", "/etc/systemd/system/systemd-binfmt.service.d")
@@ -135,7 +135,7 @@ def test_systemd_binfmt(seal: Seal) -> None:
     """A restart of systemd-binfmt succeeds, and leaves the entries."""
     machine = seal("sealed.conf")
     inode = machine.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
-    machine.systemctl("restart", "systemd-binfmt.service")
+    assert machine.restart_systemd_binfmt().status == 0
     assert machine.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout == inode
 
 
@@ -143,7 +143,7 @@ def test_unmounted_on_the_host(seal: Seal) -> None:
     """Programs still run after an unmount on the host, and the next mount shows the same entries, sealed."""
     machine = seal("sealed.conf")
     inode = machine.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
-    assert machine.run("umount", MOUNT_POINT).status == 0
+    machine.unmount()
     assert machine.answer() == EMULATOR
     wait_until(lambda: status(machine)["mount"] is None, DEADLINE_SECONDS, "the unmount noticed")
     assert machine.answer() == EMULATOR
@@ -158,7 +158,7 @@ def test_mounted_again(seal: Seal) -> None:
     own_instance = "[Service]\nEnvironment=BINFMTD_OWN_INSTANCE=1\n"
     seal("sealed.conf", "zz-mount.conf").write(f"{DROP_INS}/own.conf", own_instance)
     machine = seal()
-    assert machine.run("umount", MOUNT_POINT).status == 0
+    machine.unmount()
     assert machine.answer() == EMULATOR
     wait_until(lambda: mounted(machine), DEADLINE_SECONDS, "a mount by the daemon")
     wait_until(lambda: ENTRY in machine.entries() and read_only(machine), DEADLINE_SECONDS, "the seal")

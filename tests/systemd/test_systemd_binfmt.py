@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from support.booted import MOUNT_POINT, Booted
 from support.cli import CHECKOUT
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.systemd
 
@@ -92,7 +93,8 @@ def test_with_the_drop_in(sealed: Booted) -> None:
     sealed.run("systemctl", "daemon-reload")
     skipped = Outcome(0, "inactive", "success")
     assert [done(sealed, verb) for verb in ("restart", "start", "try-restart", "stop")] == [skipped] * 4
-    assert "ConditionPathIsReadWrite" in sealed.run("journalctl", f"--unit={UNIT}", "--output=cat").stdout
+    journal = ("journalctl", f"--unit={UNIT}", "--output=cat")
+    wait_until(lambda: "ConditionPathIsReadWrite" in sealed.run(*journal).stdout, 30, "the log line of the condition")
     assert ENTRY in sealed.entries()
 
 
