@@ -33,11 +33,7 @@ def test_repair(machine: Machine, daemon: Container) -> None:
     """The daemon registers an entry again that the host removes."""
     identity = machine.instance.inode("qemu-arm")
     machine.instance.remove("qemu-arm")
-
-    def came_back() -> bool:
-        return "qemu-arm" in machine.instance.names() and machine.instance.inode("qemu-arm") != identity
-
-    assert wait_until(came_back, what="qemu-arm registered again")
+    machine.instance.wait_registered_anew("qemu-arm", identity)
     assert daemon.state == "running"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.container
 
@@ -46,8 +47,12 @@ def test_a_daemon_in_a_pod_that_has_no_mount(machine: Machine, image: str) -> No
     arguments = ("run", *options, *machine.as_first_namespace, IN_A_POD, image, "run")
     assert machine.podman(*arguments).status == 0
     Container(machine, "pod").wait_for_log("trouble")
-    findings = Container(machine, "pod").execute("binfmtd", "doctor", "--json").json["findings"]
-    (found,) = (each for each in findings if each["check"] == "problem")
+
+    def problems() -> list[dict[str, Any]]:
+        findings = Container(machine, "pod").execute("binfmtd", "doctor", "--json").json["findings"]
+        return [each for each in findings if each["check"] == "problem"]
+
+    (found,) = wait_until(problems, 30, "a status with the problem, which is written after the log")
     assert found["remedy"] == f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
     assert "on the node" in found["text"]
     assert "--privileged" not in found["text"]

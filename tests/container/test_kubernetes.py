@@ -230,6 +230,13 @@ def get(daemon: Container, path: str) -> str:
     return daemon.execute("/opt/binfmtd/bin/python", "-c", ask).stdout.strip()
 
 
+def status(daemon: Container) -> dict[str, Any]:
+    """Return the daemon's status, once it has written one: a thread writes the file, and another one serves HTTP."""
+    text = wait_until(lambda: daemon.execute("binfmtd", "status", "--json").stdout, 120, "a status file")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def labels(machine: Machine) -> list[str]:
     path = machine.directory / "host/etc/kubernetes/node-feature-discovery/features.d/binfmtd"
     return path.read_text().splitlines() if path.exists() else []
@@ -242,8 +249,12 @@ def test_played(machine: Machine, play: Play) -> None:
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
     assert get(daemon, "/healthz") == "200"
     wait_until(lambda: "feature.node.kubernetes.io/binfmt-arm64=true" in labels(machine), 120, "a label")
-    probed = json.loads(daemon.execute("binfmtd", "status", "--json").stdout)["probed"]["architectures"]
-    assert next(row for row in probed if row["name"] == "aarch64")["in_chroot"] is True
+
+    def probed() -> dict[str, Any]:
+        return next((row for row in status(daemon)["probed"]["architectures"] if row["name"] == "aarch64"), {})
+
+    wait_until(lambda: probed() != {}, 120, "the result in the status, which has another thread than the labels")
+    assert probed()["in_chroot"] is True
 
 
 def test_an_unmount_on_the_node(bare_machine: Machine, play: Play) -> None:
@@ -251,7 +262,7 @@ def test_an_unmount_on_the_node(bare_machine: Machine, play: Play) -> None:
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0
     daemon = play(bare_machine)
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
-    assert bare_machine.run("umount", MOUNT_POINT).status == 0
+    bare_machine.unmount()
     wait_until(lambda: get(daemon, "/readyz") != "200", 120, "the daemon not to be ready")
     assert in_chroot(bare_machine) == 42
     assert bare_machine.run("mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT).status == 0
@@ -280,7 +291,7 @@ def test_sealed(machine: Machine, play: Play) -> None:
     assert machine.run("mount", "--make-rshared", "/").status == 0
     daemon = play(machine, "sealed")
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
-    assert json.loads(daemon.execute("binfmtd", "status", "--json").stdout)["seal"]["state"] == "sealed"
+    wait_until(lambda: status(daemon)["seal"]["state"] == "sealed", 120, "the status file")
     for entry, command in (("qemu-aarch64", "-1"), ("qemu-aarch64", "0"), ("status", "-1"), ("status", "0")):
         assert "Read-only file system" in write(machine, entry, command)
     assert in_chroot(machine) == 42
@@ -299,7 +310,7 @@ def test_sealed_and_unmounted_on_the_node(bare_machine: Machine, play: Play) -> 
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0
     daemon = play(bare_machine, "sealed")
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
-    assert bare_machine.run("umount", MOUNT_POINT).status == 0
+    bare_machine.unmount()
     wait_until(lambda: get(daemon, "/readyz") != "200", 120, "the daemon not to be ready")
     assert in_chroot(bare_machine) == 42
     assert bare_machine.run("mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT).status == 0

@@ -156,9 +156,7 @@ def test_live_restore(start_engine: StartEngine, arm64: Path) -> None:
         engine.stop()
         before = engine.instance.inode("qemu-aarch64")
         engine.instance.remove("qemu-aarch64")
-        wait_until(
-            lambda: engine.instance.inodes().get("qemu-aarch64", before) != before, 30, "a repair without dockerd"
-        )
+        engine.instance.wait_registered_anew("qemu-aarch64", before, 30)
         engine.start()
     assert engine.process_of(NAME) == process
     assert binfmtd(engine, "status", "--check").status == 0
@@ -264,14 +262,19 @@ def test_real_time(start_engine: StartEngine) -> None:
     engine = start_engine(real_time=True)
     engine.checked(*RUN_WORDS[:-2], "--ulimit", "rtprio=1", *RUN_WORDS[-2:], "--real-time")
     engine.wait_healthy(NAME)
-    assert '"real_time"' in engine.docker("logs", NAME).stderr
+    # The daemon takes the priority after its first status, by which it is healthy.
+    wait_until(lambda: '"real_time"' in engine.docker("logs", NAME).stderr, 30, "the log line of real_time")
 
 
 def test_real_time_is_refused(engine: Engine) -> None:
     """Without the limit the log names the remedy, and the daemon works."""
     engine.checked(*RUN_WORDS, "--real-time")
     engine.wait_healthy(NAME)
-    (line,) = [line for line in engine.docker("logs", NAME).stderr.splitlines() if "real_time_refused" in line]
+
+    def refusals() -> list[str]:
+        return [line for line in engine.docker("logs", NAME).stderr.splitlines() if "real_time_refused" in line]
+
+    (line,) = wait_until(refusals, 30, "the log line of the refusal")
     assert "SYS_NICE" in line
 
 
@@ -292,7 +295,8 @@ def test_commands_of_other_containers(engine: Engine, arm64: Path) -> None:
             ("binfmtd", "apply", "--arch", "riscv64"),
         ):
             engine.checked("run", "--rm", "--privileged", "--network", "none", *command)
+    # A stand-in that is replaced is missing for a moment.
+    wait_until(lambda: stand_ins().keys() == before.keys(), 30, "as many stand-ins as before")
     changed = {name for name, inode in stand_ins().items() if before[name] != inode}
-    assert stand_ins().keys() == before.keys()
     # A daemon replaces the stand-in of an entry that another program has registered again, without a gap.
     assert changed <= {stand_in_name("qemu-riscv64"), stand_in_name("qemu-s390x")}

@@ -79,7 +79,7 @@ def test_without_a_daemon(engine: Engine, project: Path) -> None:
     """The disturbances do break a build: else the other tests would show nothing."""
     engine.checked("run", "--rm", "--privileged", "binfmtd", "--arch", "arm64")
     with disturbed(engine, list(BY_NAME.values())):
-        assert not build(engine, project)
+        assert not all(build(engine, project) for _ in range(3)), "a disturbance may begin late, or a build end early"
 
 
 def test_by_name(engine: Engine, project: Path) -> None:

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,10 @@ class Machine(Closing):
         """The ids of all containers, running or not."""
         return self.podman("ps", "--all", "--quiet").stdout.split()
 
+    def unmount(self) -> None:
+        """Unmount binfmt_misc; the kernel refuses that for as long as a process, such as the daemon, reads an entry."""
+        wait_until(lambda: self.run("umount", MOUNT_POINT).status == 0, 30, "an unmount")
+
     @property
     def as_first_namespace(self) -> list[str]:
         """The options with which binfmtd takes its user namespace for the kernel's first one, as on a host.
@@ -231,7 +236,10 @@ class Container:
     def logs(self, event: str | None = None) -> list[dict[str, Any]]:
         """Return its log lines, or those of one event; the daemon writes JSON as process 1 of a container."""
         written = self.podman("logs")
-        lines = [json.loads(line) for line in (written.stdout + written.stderr).splitlines()]
+        texts = (written.stdout + written.stderr).splitlines()
+        lines = [json.loads(text) for text in texts[:-1]]
+        with suppress(ValueError):  # the last one may be half written
+            lines += [json.loads(text) for text in texts[-1:]]
         return [line for line in lines if event is None or line["event"] == event]
 
     def wait_for_log(self, event: str, times: int = 1) -> dict[str, Any]:

@@ -134,9 +134,16 @@ class Engine(PrivateHost):
         return done.stdout
 
     def remove_containers(self) -> None:
-        """Remove all containers: the next engine would start those that are to be restarted."""
-        if containers := self.checked("ps", "--all", "--quiet").stdout.split():
-            self.checked("rm", "--force", *containers)
+        """Remove all containers: the next engine would start those that are to be restarted.
+
+        Docker may just be removing or restarting one by itself, and then does not do so at our request.
+        """
+
+        def removed() -> bool:
+            containers = self.checked("ps", "--all", "--quiet").stdout.split()
+            return not containers or self.docker("rm", "--force", *containers).status == 0
+
+        wait_until(removed, 60, "the removal of all containers")
 
     def hide_namespace(self, image: str) -> None:
         """Have binfmtd in this image take its user namespace for the kernel's first one, as on a host.

@@ -15,7 +15,7 @@ from support.waiting import wait_until
 
 USER, PASSWORD = "user", "secret"
 _HTPASSWD = "user:$2y$05$hxZRI.WS/PMCze0Iw/DVOuyK0BNVBB4uvufk4WNyX/d8SSk6jUMdG\n"  # `htpasswd -nbB user secret`
-_LISTENS = re.compile(r"listening on (127\.0\.0\.1:\d+)")
+_LISTENS = re.compile(r"listening on (127\.0\.0\.1:\d+)\D")  # with what follows, so the number is complete
 
 
 class Registry(Closing):
