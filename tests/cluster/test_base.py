@@ -111,8 +111,8 @@ def test_probes(cluster: Cluster, install: Install, arm64: Path) -> None:
     with cluster.executing(arm64):
         cluster.unmount()
         wait_until(lambda: not pods.is_ready(), READY_SECONDS, "a pod that is not ready")
-        events = pods.kubectl("describe", "pod").stdout
-        assert "Readiness probe failed: HTTP probe failed with statuscode: 503" in events
+        failed = "Readiness probe failed: HTTP probe failed with statuscode: 503"
+        wait_until(lambda: failed in pods.kubectl("describe", "pod").stdout, READY_SECONDS, "the event")
         cluster.mount()
         wait_until(pods.is_ready, READY_SECONDS, "a ready pod")
     assert pods.container()["containerID"] == started

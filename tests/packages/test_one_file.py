@@ -65,8 +65,12 @@ def daemon(bare: Bare, tmp_path: Path) -> "Iterator[subprocess.Popen[bytes]]":
     log = tmp_path / "log"
     process = bare.start(log, "binfmtd", "run")
     try:
-        wait_until(lambda: ENTRY in bare.instance.names() or process.poll() is not None, 30, "the handler")
-        assert process.poll() is None, log.read_text()
+
+        def converged() -> bool:
+            assert process.poll() is None, log.read_text()
+            return ENTRY in bare.instance.names() and bare.run("binfmtd", "status", "--check").status == 0
+
+        wait_until(converged, 30, "the handler, and the status file")
         yield process
         assert "Traceback" not in log.read_text()
     finally:

@@ -91,7 +91,7 @@ def test_a_flush_by_systemd_binfmt(machine: Booted) -> None:
     machine.systemctl("restart", UNIT)
     machine.run("sh", "-c", f"echo -1 >{MOUNT_POINT}/status")
     wait_until(lambda: ENTRY in machine.entries(), DEADLINE_SECONDS, "the entry")
-    assert machine.run("systemctl", "restart", "systemd-binfmt.service").status == 0
+    assert machine.restart_systemd_binfmt().status == 0
     wait_until(lambda: ENTRY in machine.entries() and machine.answer() == ANSWER, DEADLINE_SECONDS, "the entry")
 
 

@@ -97,7 +97,7 @@ def test_start_with_a_bad_config(service: OpenrcMachine) -> None:
     assert done.status != 0
     assert "architecturez" in done.stderr
     assert service.service("status").status == STOPPED
-    assert service.run("pgrep", "supervise-daemo").stdout == ""
+    wait_until(lambda: not service.run("pgrep", "supervise-daemo").stdout, DEADLINE_SECONDS, "the supervisor's end")
 
 
 def test_start_with_a_handler_that_is_refused(service: OpenrcMachine) -> None:
@@ -130,6 +130,6 @@ def test_stop(service: OpenrcMachine) -> None:
     assert service.service("stop").status == 0
     assert service.service("status").status == STOPPED
     assert service.pid() == 0
-    assert service.run("pgrep", "supervise-daemo").stdout == ""
+    wait_until(lambda: not service.run("pgrep", "supervise-daemo").stdout, DEADLINE_SECONDS, "the supervisor's end")
     assert ENTRY in service.entries()
     assert service.answer() == ANSWER

@@ -84,8 +84,10 @@ class Pods:
         return self.cluster.kubectl(IN_NAMESPACE, "exec", self.name, "--container=binfmtd", "--", *command)
 
     def status(self) -> dict[str, Any]:
-        """Return the daemon's status."""
-        document: dict[str, Any] = json.loads(self.execute("binfmtd", "status", "--json").stdout)
+        """Return the daemon's status, once it has written one: it may serve HTTP, and so be ready, earlier."""
+        status = ("binfmtd", "status", "--json")
+        text = wait_until(lambda: self.execute(*status).stdout, READY_SECONDS, "a status file")
+        document: dict[str, Any] = json.loads(text)
         return document
 
     def wait_for_state(self, state: str) -> None:
