@@ -11,6 +11,7 @@ import pytest
 from support import Closing
 from support.cli import BINFMTD, Result, run, unprivileged_python
 from support.instance import MOUNT_POINT, Instance
+from support.open_directory import open_directory
 from support.programs import exits_with, install
 from support.waiting import wait_until
 
@@ -76,17 +77,16 @@ class Container(Closing):
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Return a directory that every user may read, with a program and two interpreters."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    install(tmp_path / "program", PROGRAM)
-    for status in (HOST, OUTER):
-        install(tmp_path / f"interpreter-{status}", exits_with(status))
-        (tmp_path / f"{status}.toml").write_text(
-            CONFIG.format(name=f"handler-{status}", interpreter=f"{tmp_path}/interpreter-{status}")
-        )
-    return tmp_path
+def directory() -> Iterator[Path]:
+    """Yield a directory that every user may read, with a program and two interpreters."""
+    with open_directory() as directory:
+        install(directory / "program", PROGRAM)
+        for status in (HOST, OUTER):
+            install(directory / f"interpreter-{status}", exits_with(status))
+            (directory / f"{status}.toml").write_text(
+                CONFIG.format(name=f"handler-{status}", interpreter=f"{directory}/interpreter-{status}")
+            )
+        yield directory
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from support.cli import BINFMTD, CHECKOUT, Result, run, unprivileged_python
 from support.daemon import CONFIG
 from support.instance import MOUNT_POINT, Instance
+from support.open_directory import open_directory
 from support.programs import install
 from support.waiting import wait_until
 
@@ -68,7 +69,10 @@ class Host:
         """Run the daemon; AssertionError unless it ends with 0."""
         daemon = subprocess.Popen(self.entering(*BINFMTD, "run"), stderr=subprocess.PIPE, text=True)
         try:
-            wait_until(lambda: self.binfmtd("status", "--check").status == 0, what="a daemon that has converged")
+            converged = "1 handler in order\n"
+            wait_until(
+                lambda: self.binfmtd("status", "--check").stdout == converged, what="a daemon that has converged"
+            )
             yield daemon
         finally:
             # The daemon's process is a child of nsenter, which does not pass signals on.
@@ -85,11 +89,10 @@ def instance() -> Iterator[Instance]:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Return a directory that every user may read."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    return tmp_path
+def directory() -> Iterator[Path]:
+    """Yield a directory that every user may read."""
+    with open_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(params=HIDDEN)

@@ -8,6 +8,7 @@ from support import images
 from support.cli import BINFMTD, CHECKOUT, Result
 from support.foreign_tree import arm64_archive
 from support.instance import MOUNT_POINT
+from support.open_directory import open_directory
 from support.programs import foreign_program
 from support.required import Needs
 from support.rootless import ROOTLESS_ENGINE, RootlessHost
@@ -30,22 +31,20 @@ RUN i=0; while [ $i -lt 100 ]; do /bin/true || exit 1; i=$((i + 1)); done
 
 
 @pytest.fixture(scope="module")
-def host(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RootlessHost]:
+def host(needs: Needs) -> Iterator[RootlessHost]:
     """Yield a host whose user has the image ``slim`` in podman, and a foreign program."""
     needs("podman", "crun", "mmdebstrap", "newuidmap")
     name = images.build("slim")
-    directory = tmp_path_factory.mktemp("rootless")
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o755)
-    archive = directory / "slim.tar"
-    subprocess.run(["podman", "save", "--quiet", "--output", str(archive), name], check=True, capture_output=True)
-    with RootlessHost(directory / "host") as host:
-        image = host.give(archive, "slim.tar")
-        loaded = host.user("podman", "load", "--quiet", "--input", str(image))
-        assert loaded.status == 0, loaded.stderr
-        program = foreign_program(directory / "program", find("riscv64"))
-        host.give(program, "program")
-        yield host
+    with open_directory() as directory:
+        archive = directory / "slim.tar"
+        subprocess.run(["podman", "save", "--quiet", "--output", str(archive), name], check=True, capture_output=True)
+        with RootlessHost(directory / "host") as host:
+            image = host.give(archive, "slim.tar")
+            loaded = host.user("podman", "load", "--quiet", "--input", str(image))
+            assert loaded.status == 0, loaded.stderr
+            program = foreign_program(directory / "program", find("riscv64"))
+            host.give(program, "program")
+            yield host
 
 
 def on_host(host: RootlessHost, *arguments: str) -> Result:

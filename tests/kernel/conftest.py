@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from support.cli import Cli
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance, LentOutError, UnavailableError
 from support.log_events import undocumented
+from support.open_directory import open_directory as opened
 
 # These take more than half of the time of all kernel tests. `make test` leaves them out, `.ci/run` does not.
 SLOW = {
@@ -128,10 +128,8 @@ def everybody() -> Iterator[Instance]:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """Yield a directory that all users may read: pytest's own are for its user alone."""
-    with tempfile.TemporaryDirectory(prefix="open-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
+    """Yield a directory that all users may read."""
+    with opened() as directory:
         yield directory
 
 
