@@ -1,7 +1,6 @@
 """The status page of a real daemon in a headless Chromium: light, dark and narrow, and loaded again by itself."""
 
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,10 +69,8 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, start_daemon: StartDaemon) -> tuple[Any, Daemon]:
+def page(browser: Any, start_daemon: StartDaemon, port: int) -> tuple[Any, Daemon]:
     """Return the browser with the page of a daemon, and the daemon."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     daemon = start_daemon(CONFIG.format(port=port, two="two" * 20))  # too long for one line of a narrow window
     browser.get(f"http://127.0.0.1:{port}/status")
     return browser, daemon
