@@ -8,6 +8,7 @@ import re
 import pytest
 from support.cli import CHECKOUT
 from support.containers import Machine
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.container
 
@@ -30,5 +31,8 @@ def test_each_line_works(page: str, machine: Machine, image: str, binfmt_image: 
     wanted = lines(page)
     assert wanted
     for line in wanted:
+        if container := re.match(r"\w+ exec (\S+) ", line):
+            status = ("exec", container[1], "binfmtd", "status")
+            wait_until(lambda: machine.podman(*status).status == 0, 60, "its daemon")  # noqa: B023  waited for
         done = machine.run("sh", "-c", re.sub(rf" ({'|'.join(HOST_DIRECTORIES)}):", rf" {host}\1:", line))
         assert done.status == 0, f"{line}\n{done.stderr}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.documents import fragments, pages
 from support.engine import Engine, StartEngine
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -39,6 +40,8 @@ def test_each_command_works(page: str, start_engine: StartEngine, checkout: Path
 
 
 def start_its_container(engine: Engine, line: str) -> None:
-    """Start the container of a ``docker exec``, which an earlier line of the page may have stopped."""
+    """Start the container of a ``docker exec``, which an earlier line may have stopped, and wait for its daemon."""
     if container := re.match(r"docker exec (\S+) ", line):
         engine.checked("start", container[1])
+        status = ("exec", container[1], "binfmtd", "status")
+        wait_until(lambda: engine.docker(*status).status == 0, 60, f"the daemon of {container[1]}")
