@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.cli import Cli
 from support.daemon import StartDaemon
-from support.instance import MOUNT_POINT, Instance
-from support.waiting import wait_until
+from support.instance import COMMAND_SECONDS, MOUNT_POINT, Instance
+from support.waiting import IN_OPEN, DirectoryWatch, wait_until
 
 from binfmtd.daemon.state_dir import APPLY, Lock
 
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
 TWO = ONE.replace("one", "two")
 BAD = "architecturez = []\n"
+ASKED = 7  # an exit status
 
 
 def test_in_force(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
@@ -80,6 +81,41 @@ def test_a_daemon_that_is_just_starting(instance: Instance, start_daemon: StartD
     result = cli("reload")
     assert (result.status, result.stderr) == (0, "")
     assert instance.names() == ["one"]
+
+
+# Takes the lock of a file, says so, and writes its id when it is told to; SIGHUP ends it.
+SLOW_DAEMON = f"""
+import fcntl, os, signal, sys
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
+signal.signal(signal.SIGHUP, lambda *_: os._exit({ASKED}))
+print("locked", flush=True)
+sys.stdin.readline()
+os.write(lock, b"%d\\nrun\\n" % os.getpid())
+signal.pause()
+"""
+
+
+def test_a_daemon_that_has_not_written_its_id(cli: Cli) -> None:
+    """A request that comes between the lock and the id in its file waits for the id."""
+    directory = cli.state_directory
+    directory.mkdir(parents=True)
+    command, pipe = [sys.executable, "-c", SLOW_DAEMON, str(directory / "lock")], subprocess.PIPE
+    daemon = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    try:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == "locked\n"
+        with DirectoryWatch(directory, IN_OPEN) as watch:
+            reload = subprocess.Popen(cli.command("reload"), stderr=pipe, text=True)
+            for _ in range(2):  # at the second look it has seen no id
+                watch.wait_for(lambda event: event.name == "lock", what="a look at the lock")
+        daemon.communicate("now\n", timeout=COMMAND_SECONDS)
+        _, message = reload.communicate(timeout=COMMAND_SECONDS)
+    finally:
+        daemon.kill()
+        daemon.communicate()
+    assert daemon.returncode == ASKED
+    assert "ended before it answered" in message
 
 
 def test_without_a_daemon(cli: Cli) -> None:

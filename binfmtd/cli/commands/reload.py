@@ -77,9 +77,12 @@ def main(arguments: Sequence[str]) -> int:
 def _daemon(directory: str, deadline: float) -> int:
     """Return a descriptor of the daemon's process (pidfd_open(2)).
 
-    Wait for a daemon that is just starting until the deadline (monotonic, in seconds).  Raises StateError.
+    Wait for a daemon that is just starting until the deadline (monotonic, in seconds): for its lock, and then for the
+    id that it writes into the lock file.  Raises StateError.
     """
-    while (lock_holder := holder(directory)) is None and time.monotonic() < deadline:
+    while (lock_holder := holder(directory)) is None or not lock_holder[0]:
+        if time.monotonic() >= deadline:
+            break
         time.sleep(_INTERVAL_MS / 1000)
     if lock_holder is None:
         raise StateError(f"no daemon runs with the state directory {directory}: name the daemon's own with --state-dir")
