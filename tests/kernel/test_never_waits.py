@@ -14,7 +14,7 @@ from support.daemon import StartDaemon
 from support.fuse import HangingFileSystem
 from support.instance import Instance
 from support.programs import exits_with, install
-from support.slices import SLICE, kernel_has_slices, slice_of
+from support.slices import SLICE, kernel_has_slices, ordinary_scheduling, slice_of
 from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.model.stand_in import stand_in_name
@@ -368,7 +368,8 @@ def test_every_thread_has_a_short_slice(start_daemon: StartDaemon) -> None:
     """No thread has to wait until a process of a build has used up its slice of some milliseconds."""
     if not kernel_has_slices():
         pytest.skip("this kernel has no slices of single threads: they came with Linux 6.12")
-    daemon = start_daemon(CONFIG)
+    with ordinary_scheduling(0):
+        daemon = start_daemon(CONFIG)
     found = set()
     for thread in os.listdir(f"/proc/{daemon.pid}/task"):
         with suppress(ProcessLookupError):  # it has ended

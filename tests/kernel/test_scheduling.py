@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon, StartDaemon
 from support.instance import Instance
-from support.slices import SLICE, kernel_has_slices
+from support.slices import SLICE, kernel_has_slices, ordinary_scheduling
 from support.waiting import wait_until
 
 from binfmtd.host.scheduling import LONGEST_REAL_TIME
@@ -64,6 +64,12 @@ while os.sched_getscheduler(0) & os.SCHED_FIFO:
 assert signals.real_time_ended
 print(time.thread_time() - began)
 """
+
+
+@pytest.fixture(autouse=True)
+def _ordinary() -> Iterator[None]:
+    with ordinary_scheduling(0):
+        yield
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import os
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from support import Closing, downloads
 from support.cli import CHECKOUT, Result, run
 from support.instance import namespace_of_its_own
 from support.programs import exits_with, foreign_program, install
+from support.slices import ordinary_scheduling
 from support.waiting import SLOWNESS, wait_until
 
 BUILD = CHECKOUT / "build" / "systemd"
@@ -160,18 +161,9 @@ class NspawnMachine(Closing, System):
         self._log.close()
         shutil.rmtree(self.root)
 
-    @contextmanager
-    def ordinary_scheduling(self) -> Iterator[None]:
+    def ordinary_scheduling(self) -> AbstractContextManager[None]:
         """Give process 1, and so what it starts meanwhile, ordinary scheduling in place of the tests' own."""
-        policy, parameter = os.sched_getscheduler(self._leader), os.sched_getparam(self._leader)
-        if policy == os.SCHED_OTHER:
-            yield
-            return
-        os.sched_setscheduler(self._leader, os.SCHED_OTHER, os.sched_param(0))
-        try:
-            yield
-        finally:
-            os.sched_setscheduler(self._leader, policy, parameter)
+        return ordinary_scheduling(self._leader)
 
     def console(self) -> str:
         """Return what the machine has printed since its boot."""

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SLICE = 100_000  # nanoseconds; what the daemon asks for
 # Prints it in nanoseconds, for the thread that the argument names; 0 before Linux 6.12.
@@ -27,3 +29,20 @@ def slice_of(thread: int) -> int:
 def kernel_has_slices() -> bool:
     """Return True if a thread can have its own slice: Linux 6.12 and later report the default, older kernels 0."""
     return slice_of(os.getpid()) > 0
+
+
+@contextmanager
+def ordinary_scheduling(thread: int) -> Iterator[None]:
+    """Give ordinary scheduling to a thread, and so to the processes that it starts meanwhile; 0 is the caller.
+
+    `chrt -i` before the tests gives them SCHED_IDLE, for which the kernel has no slices.
+    """
+    policy, parameter = os.sched_getscheduler(thread), os.sched_getparam(thread)
+    if policy == os.SCHED_OTHER:
+        yield
+        return
+    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(thread, policy, parameter)
