@@ -34,7 +34,9 @@ def documented_lines() -> list[str]:
 def machine(one_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     """Yield a Debian 12 on which the unit runs the one file, with one emulator."""
     require("test-packages", NEEDED, "systemd-nspawn boots a machine")
-    with Booted(tmp_path_factory.mktemp("one-file"), "bookworm", PACKAGES, installed=False) as booted:
+    directory = tmp_path_factory.mktemp("one-file")
+    # Its own network: another machine or program may have the port of the metrics.
+    with Booted(directory, "bookworm", PACKAGES, nspawn=["--private-network"], installed=False) as booted:
         copy_checkout(booted.root / COPY.lstrip("/"))
         target = booted.root / COPY.lstrip("/") / one_file.relative_to(CHECKOUT)
         target.parent.mkdir(parents=True)
