@@ -135,6 +135,7 @@ class Controller:
         return Timers(
             [
                 Timer(parts.watchdog, parts.watchdog.ping),
+                Timer(parts.notifier, parts.notifier.retry),
                 Timer(parts.withheld, parts.withheld.restore),
                 Timer(parts.identity_checks, parts.identity_checks.check),
                 Timer(parts.background, parts.background.retry),

@@ -2,12 +2,23 @@
 
 import os
 import socket
+import time
+
+_AGAIN = 0.1  # seconds until a message is sent again
+_NEVER = float("inf")
 
 
 class Notifier:
-    """A sender of states to the service manager; without ``$NOTIFY_SOCKET`` it does nothing."""
+    """A sender of states to the service manager; without ``$NOTIFY_SOCKET`` it does nothing.
+
+    The kernel refuses a message while the manager has too many unread ones (net.unix.max_dgram_qlen).  It is then sent
+    later: without READY=1 systemd would end the daemon.  ``due_at`` is the time of the next ``retry`` (monotonic, in
+    seconds); infinity if nothing is left to send.
+    """
 
     def __init__(self) -> None:
+        self.due_at = _NEVER
+        self._unsent: dict[str, str] = {}  # by the name of the first assignment, oldest first
         # Taken out of the environment, so that no child process sends states in the daemon's name.
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):
@@ -15,16 +26,32 @@ class Notifier:
         self._sentence = ""
 
     def send(self, *states: str) -> None:
-        """Send assignments like ``READY=1``.  Ignores errors: the manager may have gone away, or not read."""
+        """Send assignments like ``READY=1``, in place of those of the same name that could not be sent yet.
+
+        Ignores errors: the manager may have gone away.
+        """
         if not self._address:
             return
-        try:
-            with socket.socket(
-                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-            ) as channel:
-                channel.sendto("\n".join(states).encode(), self._address)
-        except (OSError, ValueError):
-            pass
+        name = states[0].partition("=")[0]
+        self._unsent.pop(name, None)  # the new message comes after those of other names
+        self._unsent[name] = "\n".join(states)
+        self.retry()
+
+    def retry(self, _: float = 0.0) -> None:
+        """Send what could not be sent before."""
+        self.due_at = _NEVER
+        for name, message in tuple(self._unsent.items()):
+            try:
+                with socket.socket(
+                    socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+                ) as channel:
+                    channel.sendto(message.encode(), self._address)
+            except BlockingIOError:
+                self.due_at = time.monotonic() + _AGAIN
+                return
+            except (OSError, ValueError):
+                pass
+            del self._unsent[name]
 
     def send_status(self, sentence: str) -> None:
         """Have `systemctl status` show this sentence; sends nothing if it is the same as the last one.

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -300,6 +301,27 @@ def test_a_notify_socket_without_a_reader(start_daemon: StartDaemon, tmp_path: P
     gone = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": str(tmp_path / "gone")}, ready=False)
     gone.wait_for_log("pass_finished")
     assert gone.terminate() == 0
+
+
+def test_a_notify_socket_that_is_full(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """READY=1 comes although the service manager did not read for a while, and the kernel's queue was full."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other,
+            suppress(BlockingIOError),
+        ):
+            while True:
+                other.sendto(b"another service's", str(path))
+        daemon = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": str(path)}, ready=False)
+        daemon.wait_converged()
+        listener.settimeout(10 * SLOWNESS)
+        received = [b""]
+        while received[-1] != b"READY=1":
+            received.append(listener.recv(4096))
+        assert received[-2] == b"STATUS=1 handler in order"
+    assert daemon.terminate() == 0
 
 
 def test_watchdog(start_daemon: StartDaemon) -> None:
