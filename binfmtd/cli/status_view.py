@@ -1,6 +1,7 @@
 """The status as text for people.
 
 First come the state and other problems, then a table of the handlers that are not in order, with the reasons below.
+If no daemon runs, that is the first line: the state is then that of the last daemon.
 Handlers in order are a paragraph of names, unless ``--all`` or names are given.  The rest follows, one line each.
 """
 
@@ -38,6 +39,7 @@ _COLOURS = {
     "degraded": _RED,
 }
 NO_DAEMON = "no daemon runs with this state directory: the last one wrote this status"
+_NONE_RUNS = "none runs: the last one wrote this status"
 
 
 class Page(NamedTuple):
@@ -74,7 +76,7 @@ def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: 
     """
     handlers = status["handlers"]
     rows = handlers if everything else list(filter(_has_a_row, handlers))
-    above = _labelled(_troubles(status), page)
+    above = _labelled({**({"daemon": _NONE_RUNS} if pid is None else {}), **_troubles(status)}, page)
     middle = _handlers(rows, page)
     below = _labelled({**({} if everything else _in_order(handlers, page)), **_details(status, pid, page)}, page)
     parts = [above, middle, below]
@@ -222,7 +224,7 @@ def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str
         f"loaded {page.ago(config['loaded_at'])}",
         "last pass": last
         and f"{last['id']} ({last['trigger']}), {counted(last['actions'], 'action')}, {page.ago(last['at'])}",
-        "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: the last one wrote this status",
+        "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else None,  # then it is the first row
     }
 
 

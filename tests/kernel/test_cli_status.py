@@ -274,7 +274,7 @@ def test_stale(start_daemon: StartDaemon, cli: Cli) -> None:
         assert result.message.startswith("no daemon runs with this state directory")
         assert ("one" in result.stdout) == (options != ("--check",))
     assert cli("status", "--json").json["pid"] is None
-    assert "\ndaemon:    none runs: " in cli("status").stdout
+    assert cli("status").stdout.startswith("daemon:    none runs: the last one wrote this status\nstate:     ")
 
 
 def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
