@@ -45,6 +45,7 @@ def main() -> None:
         shutil.copy(HERE / name, source)
     ignored = shutil.ignore_patterns("__pycache__", "source")
     shutil.copytree(CHECKOUT / "binfmtd", source / "application" / "binfmtd", ignore=ignored)
+    print("downloading the packages, and linking the program", flush=True)
     download(source / "packages")
     in_tree(f"/usr/bin/python{PYTHON}", "-I", "-B", "/src/freeze.py")
     program = BUILD / "binfmtd"
@@ -70,6 +71,7 @@ def make_tree() -> None:
     mark = TREE / "recipe"
     if mark.is_file() and mark.read_text() == recipe:
         return
+    print(f"making a root tree of Debian 12, {TREE.relative_to(CHECKOUT)}: some minutes, once", flush=True)
     shutil.rmtree(TREE, ignore_errors=True)
     TREE.mkdir()
     archive = BUILD / "tree.tar"
