@@ -244,6 +244,27 @@ def test_wrong_values(helm: Any, values: dict[str, Any]) -> None:
         render(helm, values)
 
 
+@pytest.mark.parametrize(
+    ("values", "beginning", "end"),
+    [
+        ({"config": 'architectures = ["all"]\n'}, "at '/config': ", " does not match pattern "),
+        ({"privileged": True, "privateMounts": True}, "at '': 'not' failed", ""),
+        ({"image": {"repository": "r/binfmtd:0.1.0"}}, "at '/image/repository': ", " does not match pattern "),
+        ({"emulators": {"enabled": True, "name": "first"}}, "at '/emulators/image': 'anyOf' failed", ""),
+        ({"image": {"tag": 1}}, "at '/image/tag': got number, want string", ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_messages_of_the_readme(helm: Any, values: dict[str, Any], beginning: str, end: str) -> None:
+    """Helm refuses these values with the messages that the README explains; ``...`` stands for what is between."""
+    quoted = f"`{beginning}...{end}...`" if end else f"`{beginning}`"
+    assert f"| {quoted} | " in (CHART / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(helm.HelmValuesError) as refused:
+        render(helm, values)
+    assert beginning in str(refused.value)
+    assert end in str(refused.value).partition(beginning)[2]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_lint(helm: Any, case: str) -> None:
     """``helm lint --strict`` reports no error and no warning."""
