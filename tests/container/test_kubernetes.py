@@ -46,6 +46,30 @@ def test_the_quota() -> None:
     assert quota["spec"]["scopeSelector"]["matchExpressions"][0]["values"] == [pod["priorityClassName"]]
 
 
+def test_combined_overlays(tmp_path: Path) -> None:
+    """The example of docs/kubernetes.md combines three overlays: the nodes are sealed, labelled and monitored."""
+    blocks = (CHECKOUT / "docs/kubernetes.md").read_text().split("```yaml\n")[1:]
+    first, *others = (each.partition("```")[0] for each in blocks)
+    (combined,) = (each for each in others if "configMapGenerator:" in each)
+    shutil.copytree(KUBERNETES, tmp_path / "config" / "kubernetes")
+    kustomization = yaml.safe_load(first) | yaml.safe_load(combined)
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    documents = build(tmp_path)
+    for version in versions(KUBERNETES):
+        for document in documents:
+            if document["kind"] not in CUSTOM:
+                validator.validate(document, version, strict=True)
+    assert one(documents, "PodMonitor")["metadata"]["namespace"] == "binfmtd"
+    (tmp_path / "pod").mkdir()
+    config = load_config(documents, tmp_path / "pod")
+    assert config.policy.sealed
+    assert config.labels is not None
+    (daemon,) = one(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"]
+    assert "SYS_ADMIN" in daemon["securityContext"]["capabilities"]["add"]
+    assert config.labels.startswith(tuple(mount["mountPath"] for mount in daemon["volumeMounts"]))
+    assert daemon["image"] == "registry.internal/binfmtd:0.1.0"
+
+
 def test_a_schema_can_reject() -> None:
     """An unknown key is an error in each version."""
     (pod,) = build(KUBERNETES / "overlays" / "sidecar")
