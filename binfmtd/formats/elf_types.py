@@ -51,7 +51,7 @@ def elf_kind(elf: ElfFile, head: bytes) -> Kind:  # noqa: PLR0911  each case has
     if elf.e_type not in (ET_EXEC, ET_DYN):
         kind = _TYPES.get(elf.e_type, f"e_type {elf.e_type}")
         return Kind("elf-object", f"{what}: {kind}", "this is not a program: link it", architecture=name)
-    if elf.e_type == ET_DYN and elf.linker is None and not elf.entry:
+    if _is_library(elf):
         return Kind("elf-library", f"{what}: a shared library", "this is not a program", architecture=name)
     if system := _SYSTEMS.get(elf.osabi):
         return Kind(word, f"{what}, for {system}", f"run it on {system}: QEMU's emulators run only Linux programs")
@@ -85,8 +85,12 @@ def _description(elf: ElfFile, architecture: Architecture | None) -> str:
     return f"an ELF file for {machine}{names}{level}, {elf.bits} bits, {elf.byte_order} endian{_linking(elf)}"
 
 
+def _is_library(elf: ElfFile) -> bool:
+    return elf.e_type == ET_DYN and elf.linker is None and not elf.entry
+
+
 def _linking(elf: ElfFile) -> str:
-    if elf.damage or elf.e_type not in (ET_EXEC, ET_DYN):
+    if elf.damage or elf.e_type not in (ET_EXEC, ET_DYN) or _is_library(elf):
         return ""
     if elf.linker is None:
         return ", static"

@@ -436,7 +436,7 @@ def test_a_library(cli: Cli, tmp_path: Path) -> None:
     path = install(tmp_path / "library", Path(libraries.pop()).read_bytes())
     found = explain(cli, path)
     assert (found["runs"], found["errno"], found["remedy"]) == (False, None, "this is not a program")
-    assert "a shared library, without an entry point" in found["reason"]
+    assert "endian: a shared library, without an entry point" in found["reason"]  # it is neither static nor dynamic
     assert run(cli.instance.entering([str(path)])).status == -signal.SIGSEGV
     cli.instance.add("qemu-aarch64", ARM64.match, EMULATOR)
     foreign = install(tmp_path / "foreign.so", made((1, b"code"), entry=0))
