@@ -7,6 +7,7 @@ those that have left the group, this process adopts orphans (PR_SET_CHILD_SUBREA
 killed, its child processes become ours and are killed next, until none is left.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -131,7 +132,8 @@ def _start(
     except FileNotFoundError:
         raise CommandError(f"{command[0]!r}: not found", NOT_FOUND) from None
     except OSError as error:
-        raise CommandError(f"{command[0]!r}: {error.strerror}", NOT_EXECUTABLE) from None
+        remedy = ": `binfmtd explain FILE` prints what it is and what it needs" if error.errno == errno.ENOEXEC else ""
+        raise CommandError(f"{command[0]!r}: {error.strerror}{remedy}", NOT_EXECUTABLE) from None
     except subprocess.SubprocessError:  # in ``before``; subprocess does not report the reason
         raise SandboxError(
             "the command's own user namespace or root directory cannot be set up: see the sysctl "

@@ -137,6 +137,20 @@ def test_a_command_that_cannot_be_started(sandbox: Sandbox) -> None:
     assert (result.status, result.message) == (127, "'nonesuch': not found")
     result = sandbox(str(sandbox.config))
     assert (result.status, result.message) == (126, f"'{sandbox.config}': Permission denied")
+    program = foreign_program(sandbox.directory / "program", CATALOG[FOREIGN])
+    result = sandbox(str(program))
+    expected = f"'{program}': Exec format error: `binfmtd explain FILE` prints what it is and what it needs"
+    assert (result.status, result.message) == (126, expected)
+
+
+def test_a_command_that_counts_as_an_architecture(sandbox: Sandbox) -> None:
+    """Without -- a command after --arch counts as an architecture; the error names the dashes."""
+    result = sandbox(options=("--arch", "arm64", "./program"))
+    assert result.status == 2
+    assert result.message == (
+        "--arch: unknown architecture './program': `binfmtd arch` lists the known ones; if it is the command, write -- "
+        "before it"
+    )
 
 
 def test_without_a_command_it_is_a_shell(sandbox: Sandbox) -> None:

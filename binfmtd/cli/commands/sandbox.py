@@ -85,6 +85,8 @@ def main(arguments: Sequence[str]) -> int:
     With ``--emulators`` return 0 if one of the runs has passed, else 1.
     """
     given = parser().parse_args(arguments)
+    if given.arch is not None and not given.command:
+        _expect_no_command_in(given)
     timeout = None if given.timeout is None else options.duration(given.timeout, "--timeout", "1m30s")
     if timeout == 0:
         raise UsageError("--timeout: the command would have no time at all: write at least 1ms, or leave --timeout out")
@@ -102,6 +104,14 @@ def main(arguments: Sequence[str]) -> int:
 
         warn(f"the command was killed after {given.timeout}, with all its processes (--timeout)")
     return outcome.status
+
+
+def _expect_no_command_in(given: argparse.Namespace) -> None:
+    """Raise UsageError for an unknown architecture: without ``--`` a command counts as more of ``--arch``."""
+    try:
+        options.architectures(given)
+    except UsageError as error:
+        raise UsageError(f"{error}; if it is the command, write -- before it") from None
 
 
 def _sandboxed(
