@@ -2,7 +2,7 @@
 
 A file system that does not answer (NFS without its server, a FUSE process that hangs) stops each stat(2) on it.  So the
 loop uses the last facts, and an inotify event marks those of its path as out of date.  The loop waits for a file only
-in ``same`` (20 ms at most) and in ``read_head`` (50 ms at most).
+in ``same`` (20 ms at most) and in ``read_head`` (50 ms at most, or a second for a thread that no core runs).
 
 * A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
   another thread takes the rest, and the batch ends without that path (at the daemon's start it waits longer).  The
@@ -108,7 +108,7 @@ class InterpreterFiles:
         self._threads = 0
         self._again_at = float("-inf")  # when to look again at paths that no thread has taken
         self._remote_devices: frozenset[int] | None = None  # read by the first look of a batch; None: not read yet
-        self._heads = BoundedCalls(PATIENCE)
+        self._heads = BoundedCalls(PATIENCE, starting=HANGS)
         self._fingerprints = BoundedCalls(_SHORT)
         self._own_head = read_head("/proc/self/exe")
         self._news = False  # facts have changed since ``looked`` was called

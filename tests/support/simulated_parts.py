@@ -80,7 +80,7 @@ class SimulatedPauseFile(PauseFile):
 class AtOnce:
     """BoundedCalls without a thread."""
 
-    def __init__(self, _: float) -> None: ...
+    def __init__(self, seconds: float, starting: float = 0.0) -> None: ...
 
     def call(self, _: str, work: Callable[[], Any], otherwise: object) -> Any:  # noqa: ARG002
         return work()

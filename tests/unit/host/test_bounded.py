@@ -1,0 +1,47 @@
+"""Calls with a time limit, beside file systems that hang and cores that are busy."""
+
+import _thread
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from binfmtd.host.bounded import BoundedCalls
+
+LONG = 10.0  # seconds
+SHORT = 0.001
+
+
+def test_a_call_that_hangs_returns_the_default() -> None:
+    """A call that has not ended in time returns the default; so does the next one with its key, until it ends."""
+    answers, ended = threading.Event(), threading.Event()
+    calls = BoundedCalls(SHORT, starting=SHORT)
+
+    def hangs() -> str:
+        answers.wait()
+        ended.set()
+        return "late"
+
+    assert calls.call("a", hangs, otherwise="default") == "default"
+    assert calls.hangs("a")
+    assert calls.call("a", lambda: "not called", otherwise="default") == "default"
+    answers.set()
+    assert ended.wait(LONG)
+
+
+def test_a_thread_that_waits_for_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that begins only after the time limit is waited for, for ``starting`` seconds."""
+    start = _thread.start_new_thread
+
+    def late(thread: Callable[[], None], arguments: tuple[()]) -> None:
+        threading.Timer(100 * SHORT, start, (thread, arguments)).start()
+
+    monkeypatch.setattr(_thread, "start_new_thread", late)
+    assert BoundedCalls(SHORT, LONG).call("a", lambda: "result", otherwise="default") == "result"
+
+
+@pytest.mark.parametrize("starting", [0.0, SHORT])
+def test_a_thread_that_never_begins(monkeypatch: pytest.MonkeyPatch, starting: float) -> None:
+    """A thread that has not begun after that time counts as one that hangs."""
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
+    assert BoundedCalls(SHORT, starting).call("a", lambda: "result", otherwise="default") == "default"
