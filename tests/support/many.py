@@ -1,16 +1,17 @@
 """Many command lines in an instance, fast: each in a fork of a process that has imported everything already."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 
 from support.cli import Result
-from support.instance import Instance
+from support.instance import COMMAND_SECONDS, Instance
 
 Command = tuple[str, Sequence[str], dict[str, str]]  # binfmtd or binfmt, its arguments, more variables
 
 _DRIVER = """
-import io, json, os, sys, tempfile, traceback
+import io, json, os, select, signal, sys, tempfile, traceback
 from binfmtd.cli import main as plain
 from binfmtd.cli.compat import main as compat
 import binfmtd.cli.commands.apply, binfmtd.cli.commands.import_, binfmtd.cli.commands.export
@@ -35,6 +36,10 @@ for which, words, variables in json.load(sys.stdin):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    ended = os.pidfd_open(pid)
+    if not select.select([ended], [], [], int(sys.argv[1]))[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(ended)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     for file in files:
         file.seek(0)
@@ -44,7 +49,9 @@ sys.stdout.write(json.dumps(results))
 
 
 def run_all(instance: Instance, commands: Sequence[Command]) -> list[Result]:
-    """Run them one after the other; a command that hangs fails the test after COMMAND_SECONDS."""
-    done = instance.run([sys.executable, "-X", "utf8", "-c", _DRIVER], input=json.dumps(commands))
+    """Run them one after the other; a command that takes longer than COMMAND_SECONDS is killed."""
+    seconds = math.ceil(COMMAND_SECONDS)
+    driver = [sys.executable, "-X", "utf8", "-c", _DRIVER, str(seconds)]
+    done = instance.run(driver, input=json.dumps(commands), timeout=seconds * (len(commands) + 1))
     assert done.returncode == 0, done.stderr
     return [Result(*result) for result in json.loads(done.stdout)]
