@@ -157,6 +157,7 @@ class InstanceReconciler:
         """Prepare the next urgent repairs, and record what a pass found and did."""
         for error in self._reconciler.failed.values():
             self._instance_watch.failed(error)
+        self._instance_watch.reconciled()
         assessment, schedule = result.assessment, self._schedule
         fast_repair = FastRepair(assessment, self._reconciler.states, schedule, self._access.unchanged)
         self._urgent.prepare(fast_repair)

@@ -59,6 +59,17 @@ def test_what_may_go_better_without_an_event_is_tried_again(world: World) -> Non
     assert world.look(Again.LATER) == 1
 
 
+def test_a_later_failure_is_another_one(world: World) -> None:
+    """After a pass without a failure, one that an event brings about leads to intervals that grow from the first."""
+    assert [world.look(Again.LATER) for _ in range(5)] == [1, 2, 4, 8, 10]
+    world.instance_watch.reconciled()  # the pass has failed as well
+    assert world.look() == RESYNC
+    world.instance_watch.reconciled()
+    world.now += 100
+    world.instance_watch.failed(WriteRefusedError("refused", errno.EMFILE, Again.LATER))
+    assert [world.look(Again.LATER) for _ in range(2)] == [2, 4]
+
+
 @pytest.mark.parametrize("again", [Again.RELOAD, Again.MOUNT, Again.NOW])
 def test_what_an_event_reports_is_waited_for(world: World, again: Again) -> None:
     """If an event reports the end of a failure, there are no extra looks; nor does it hide another failure."""
