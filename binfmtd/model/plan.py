@@ -97,10 +97,10 @@ def plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -
 def _paused(action: Action, context: PlanContext) -> bool:
     """Return True if an administrator has paused the action's entry.
 
-    Two kinds of action are never paused.  An entry that breaks every exec is disabled.  A stand-in is removed, since it
-    would otherwise serve instead of the entry that the administrator changes.
+    Two kinds of action are never paused.  An entry that breaks every exec is disabled, and nothing else is done to it.
+    A stand-in is removed, since it would otherwise serve instead of the entry that the administrator changes.
     """
-    if is_stand_in(action.entry) or action.entry in context.exec_breaking:
+    if is_stand_in(action.entry) or (action.act is Act.DISABLE and action.entry in context.exec_breaking):
         return False
     return context.pauses.hold(action.entry)
 
