@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from binfmtd.cli.table import shortened, table, wrapped
 from binfmtd.model.config import PLACEHOLDER
 from binfmtd.model.pause import shown
-from binfmtd.report.durations import age
+from binfmtd.report.durations import age, utc
 from binfmtd.report.happened import REPAIRED, first_names, happened, names_of
 from binfmtd.report.sentence import counted, in_brief
 
@@ -66,7 +66,7 @@ class Page(NamedTuple):
             since = age(at, self.now)
         except (ValueError, OverflowError):
             return at
-        return since if self.width is not None else f"{since} ({at[:10]} {at[11:19]} UTC)"
+        return since if self.width is not None else f"{since} ({utc(at)})"
 
 
 def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: bool = False) -> list[str]:
@@ -255,4 +255,4 @@ def _foreign(entries: Sequence[Mapping[str, Any]], number: int) -> str:
 
 
 def _pause(row: Mapping[str, Any]) -> str:
-    return f"{shown(row['name'])} until {row['until'] or '`binfmtd resume`'}"
+    return f"{shown(row['name'])} until {utc(row['until']) if row['until'] else '`binfmtd resume`'}"

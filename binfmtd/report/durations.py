@@ -1,4 +1,4 @@
-"""Durations and ages as text for people: "43 ms", "2 min ago"."""
+"""Durations, ages and times as text for people: "43 ms", "2 min ago", "2026-12-01 00:45:00 UTC"."""
 
 from datetime import datetime
 
@@ -25,6 +25,11 @@ def age(at: str, now: float) -> str:
         return "just now"  # also where the clock was set back
     size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size)
     return f"{seconds // size:.0f} {unit} ago"
+
+
+def utc(at: str) -> str:
+    """Return an ISO timestamp in UTC as text, to the second."""
+    return f"{at[:10]} {at[11:19]} UTC"
 
 
 def milliseconds(seconds: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from binfmtd import __version__
 from binfmtd.model.pause import shown
-from binfmtd.report.durations import age, duration
+from binfmtd.report.durations import age, duration, utc
 from binfmtd.report.happened import happened
 from binfmtd.report.printable import printable
 from binfmtd.report.sentence import counted, sentence
@@ -85,14 +85,14 @@ def render_page(document: Mapping[str, Any], unready: Sequence[str], now: float)
         *_alert(unready),
         *_section("Not in order", len(attention), _table(_ATTENTION, map(_attention, attention))),
         *_list("Contended", document["contended"]),
-        *_list("Paused", [f"{shown(row['name'])} until {row['until'] or 'resumed'}" for row in document["paused"]]),
+        *_list("Paused", map(_pause, document["paused"])),
         *_section("Drifts and repairs", len(history), _plot(history), _table(_HISTORY, _happened(history, now))),
         *_section("In order", len(in_order), _table(_HANDLER, map(_handler, in_order))),
         *_list("Foreign entries", _foreign(document), sum(document["foreign_count"].values())),
         "<h2>Daemon</h2>",
         _table((), ((_text(name), _text(value)) for name, value in _facts(document, now))),
         "<footer>",
-        f"<p>As of {_text(at)}. The browser loads this page again every {REFRESH} seconds.</p>",
+        f"<p>As of {_text(utc(at))}. The browser loads this page again every {REFRESH} seconds.</p>",
         '<p><a href="/status.json">JSON</a> · <a href="/metrics">metrics</a></p>',
         "</footer>",
         "</body></html>\n",
@@ -192,6 +192,10 @@ def _facts(document: Mapping[str, Any], now: float) -> Iterator[tuple[str, objec
     if last is not None:
         yield "last pass", f"{_age(last['at'], now)} ({last['trigger']}), {counted(last['actions'], 'action')}"
     yield "version", __version__
+
+
+def _pause(row: Mapping[str, Any]) -> str:
+    return f"{shown(row['name'])} until {utc(row['until']) if row['until'] else 'resumed'}"
 
 
 def _foreign(document: Mapping[str, Any]) -> Iterator[str]:

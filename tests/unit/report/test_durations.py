@@ -1,6 +1,6 @@
 import pytest
 
-from binfmtd.report.durations import age, duration
+from binfmtd.report.durations import age, duration, utc
 
 AT = "2026-01-02T03:04:05.678+00:00"
 THEN = 1767323045.678
@@ -33,3 +33,7 @@ def test_duration(seconds: float, text: str) -> None:
 def test_age(later: float, text: str) -> None:
     """An age has whole units only, and a time in the future, after a clock was set back, is just now."""
     assert age(AT, THEN + later) == text
+
+
+def test_a_time() -> None:
+    assert utc(AT) == "2026-01-02 03:04:05 UTC"
