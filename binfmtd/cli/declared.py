@@ -54,9 +54,10 @@ class Declared:
     @cached_property
     def _config(self) -> Config | ConfigError:
         from binfmtd.cli.context import load_config
+        from binfmtd.cli.options import architectures
 
         try:
-            return load_config(self.given)
+            return load_config(self.given, architectures(self.given))
         except ConfigError as error:
             return error
 

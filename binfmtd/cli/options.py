@@ -205,9 +205,10 @@ def where(given: argparse.Namespace) -> "Where":
 def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
     """Return what ``--arch``, or else $BINFMTD_ARCH, asks for, in the config's words; None if neither is given.
 
-    "none" is an empty tuple.  Raises UsageError, for an unknown architecture with a list of similar names.
+    "none" is an empty tuple.  A command may have no such option.  Raises UsageError, for an unknown architecture with a
+    list of similar names.
     """
-    source, texts = "--arch", given.arch
+    source, texts = "--arch", getattr(given, "arch", None)
     if texts is None:
         source, texts = "$BINFMTD_ARCH", [os.environ.get("BINFMTD_ARCH", "")]
         if not texts[0].strip():

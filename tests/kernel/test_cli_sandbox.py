@@ -116,6 +116,16 @@ def test_a_foreign_program_runs(sandbox: Sandbox) -> None:
     assert (result.status, result.stderr) == (42, "")
 
 
+def test_its_architectures(sandbox: Sandbox) -> None:
+    """Commands inside use the sandbox's architectures: what its daemon does not declare, no message tells to apply."""
+    program = foreign_program(sandbox.directory / "program", CATALOG[FOREIGN])
+    config, options = f"architectures = ['{FOREIGN}']", ("--arch", "none")
+    assert sandbox(*BINFMTD, "check", config=config, options=options).status == 0
+    explained = sandbox(*BINFMTD, "explain", str(program), config=config, options=options)
+    assert explained.status == 1
+    assert "the config has handler" not in explained.stdout
+
+
 @pytest.mark.parametrize(
     ("command", "status", "output"),
     [

@@ -146,8 +146,9 @@ def _sandboxed(
         with _daemon(directory, options_of_daemon) as daemon:
             if (status := daemon.poll()) is not None:
                 sys.exit(status)  # the daemon has printed the reason
-            # So that other commands of binfmtd, inside, use this daemon and its config.
+            # So that other commands of binfmtd, inside, use this daemon, its config and its architectures.
             environment = {"BINFMTD_STATE_DIR": directory} | ({} if config is None else {"BINFMTD_CONFIG": config})
+            environment |= {} if given.arch is None else {"BINFMTD_ARCH": " ".join(given.arch)}
             return run_command(
                 command,
                 environment,

@@ -15,7 +15,7 @@ from binfmtd.catalog.known_faults import Emulation, HostConditions
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import running_pid
-from binfmtd.errors import ConfigError, MountError, StateError
+from binfmtd.errors import ConfigError, MountError, StateError, UsageError
 from binfmtd.files.trust import Trust
 from binfmtd.host.emulations import emulation, host_conditions
 from binfmtd.host.interpreters import begins_as_script, file_identity, look_at, required_loader
@@ -63,7 +63,7 @@ class Snapshot(_Look):
         path = given.config
         if path is None and pid is not None and status is not None:
             path = status["config"]["path"] if status["config"]["files"] else None  # the default need not exist
-        config, config_error = _config(path)
+        config, config_error = _config(path, given)
         facts = HostFacts(state_dir, writes=False)
         return cls(
             given,
@@ -198,10 +198,11 @@ def _status(state_dir: str) -> tuple[Mapping[str, Any] | None, str]:
         return None, str(error) if os.path.lexists(os.path.join(state_dir, FILE_NAME)) else ""
 
 
-def _config(path: str | None) -> tuple[Config | None, str]:
+def _config(path: str | None, given: argparse.Namespace) -> tuple[Config | None, str]:
+    from binfmtd.cli.options import architectures
     from binfmtd.config.load import load
 
     try:
-        return load(path, trust=Trust.of_this_process()), ""
-    except ConfigError as error:
+        return load(path, trust=Trust.of_this_process(), architectures=architectures(given)), ""
+    except (ConfigError, UsageError) as error:
         return None, str(error)

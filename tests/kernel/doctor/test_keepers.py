@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from support.binfmt_d import put_binfmt_d
 from support.cli import Result, run
 from support.daemon import Daemon
@@ -134,6 +135,17 @@ def test_bad_config(doctor: Doctor) -> None:
     assert doctor("check", config=bad).message == found["text"]
     doctor.config.write_text("architectures = ['arm64']")
     doctor.type(found["remedy"])
+
+
+def test_architectures_of_the_environment(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$BINFMTD_ARCH counts as it does for a daemon; an unknown architecture in it is a failure like a bad config."""
+    config = "architectures = ['arm64']"
+    monkeypatch.setenv("BINFMTD_ARCH", "none")
+    assert ": 0 handlers for this host" in doctor.found("config", "valid", config=config)["text"]
+    monkeypatch.setenv("BINFMTD_ARCH", "amr64")
+    found = doctor.found("config", "valid", config=config)
+    assert (found["level"], found["text"].partition(":")[0]) == ("failure", "$BINFMTD_ARCH")
+    assert found["text"].startswith(doctor("check", config=config).message)
 
 
 def test_refused_and_waiting(doctor: Doctor, static: Path) -> None:
