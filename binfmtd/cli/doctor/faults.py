@@ -63,7 +63,7 @@ def _of_one(fault: KnownFault, uses: list[_Use]) -> Finding:
     architectures = sorted({use.architecture for use in uses})
     text = f"a known fault of {_versions(uses)} for {listed(architectures, _MOST)}: {about(fault)}"
     if fault.effect not in _WARNED_OF or not (fault.fixed or fault.fixed_address):
-        return Finding(Section.EMULATORS, "known_fault", Level.OK, text)
+        return Finding(Section.EMULATORS, "known_fault", Level.NOTE, text)
     text += (_PATCHED if fault.fixed else "") + _STORE
     how = other_emulators(architectures[0], (use.path for use in uses))
     return Finding(Section.EMULATORS, "known_fault", Level.WARNING, *split(f"{text}: {how}"))
@@ -71,7 +71,7 @@ def _of_one(fault: KnownFault, uses: list[_Use]) -> Finding:
 
 def _of_missing(version: tuple[int, ...], faults: Iterable[KnownFault]) -> Finding:
     text = f"QEMU {number(version)}: {missing_calls(faults)}"
-    return Finding(Section.EMULATORS, "missing_system_calls", Level.OK, text)
+    return Finding(Section.EMULATORS, "missing_system_calls", Level.NOTE, text)
 
 
 def _versions(uses: list[_Use]) -> str:

@@ -46,10 +46,12 @@ def page(findings: Sequence[Finding], width: int | None = None, *, coloured: boo
 
 def _sum(findings: Sequence[Finding], *, coloured: bool) -> str:
     parts = []
-    for level, word in ((Level.FAILURE, "failure"), (Level.WARNING, "warning"), (Level.OK, "ok")):
+    for level in (Level.FAILURE, Level.WARNING, Level.NOTE, Level.OK):
         number = count(findings, level)
+        if number == 0 and level is Level.NOTE:
+            continue
         plural = "s" if number != 1 and level is not Level.OK else ""
-        text = f"{number} {word}{plural}"
+        text = f"{number} {level}{plural}"
         parts.append(_painted(text, level, coloured=coloured and number > 0))
     unseen = count(findings, Level.UNSEEN)
     who = "" if os.geteuid() == 0 else ": root may see more"

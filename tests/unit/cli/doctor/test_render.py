@@ -34,6 +34,7 @@ def test_the_sum() -> None:
     findings = [found(Level.FAILURE), found(Level.WARNING), found(Level.WARNING, check="other"), found(Level.UNSEEN)]
     assert page(findings)[-1].startswith("1 failure, 2 warnings, 0 ok, 1 not seen")
     assert page([found(Level.OK)])[-1] == "0 failures, 0 warnings, 1 ok"
+    assert page([found(Level.NOTE), found(Level.NOTE)])[-1] == "0 failures, 0 warnings, 2 notes, 0 ok"
 
 
 def test_what_others_wrote_cannot_steer_the_terminal() -> None:
