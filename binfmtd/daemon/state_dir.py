@@ -16,7 +16,8 @@ LOCK_NAME = "lock"
 RUN = "run"
 APPLY = "apply"
 _LOCKS = "/proc/locks"
-PATIENCE = 0.5  # seconds that a start waits for the lock
+PATIENCE = 0.5  # seconds that a start waits for another holder
+READER_PATIENCE = 10.0  # for a process that only looks, as `status` does; one that waits for a core can take long
 
 
 def default_state_dir() -> str:
@@ -62,7 +63,7 @@ class Lock:
         self._state_dir = state_dir
         self._purpose = purpose
         self._path = os.path.join(state_dir, LOCK_NAME)
-        self._descriptor = self._acquire(PATIENCE, before)
+        self._descriptor = self._acquire(PATIENCE, READER_PATIENCE, before)
 
     def keep(self) -> bool:
         """Make directory and lock again if another program has removed them; return True if so.
@@ -77,7 +78,7 @@ class Lock:
         if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
             return False
         make_state_dir(self._state_dir)
-        old, self._descriptor = self._descriptor, self._acquire(0, lambda: None)
+        old, self._descriptor = self._descriptor, self._acquire(0, 0, lambda: None)
         os.close(old)
         return True
 
@@ -85,13 +86,13 @@ class Lock:
         """Release the lock."""
         os.close(self._descriptor)
 
-    def _acquire(self, patience: float, before: Callable[[], None]) -> int:
+    def _acquire(self, patience: float, reader_patience: float, before: Callable[[], None]) -> int:
         try:
             # Only we may open it: flock(2) needs no right to write, so a user who may read it could block every daemon.
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                if not _take(descriptor, patience, before):
-                    raise _taken(self._state_dir, *_holder(descriptor))
+                if not _take(descriptor, patience, reader_patience, before):
+                    raise self._unavailable(descriptor)
                 os.fchmod(descriptor, 0o600)  # an older version let every user read it
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
@@ -104,6 +105,15 @@ class Lock:
             remedy = f"{cure(error)}, or name another with --state-dir"
             raise StateError(f"{self._path}: {error.strerror}: {remedy}") from None
         return descriptor
+
+    def _unavailable(self, descriptor: int) -> StateError:
+        """Return the error for a lock that cannot be taken."""
+        if _only_read(descriptor):
+            return StateError(
+                f"{self._path}: another process, perhaps a stopped `binfmtd status`, holds a shared lock on this file: "
+                "`lslocks` lists it, end it"
+            )
+        return _taken(self._state_dir, *_holder(descriptor))
 
 
 def running_pid(state_dir: str) -> int | None:
@@ -188,27 +198,39 @@ def _daemon_of_owner(path: str) -> int | None:
         return None
 
 
-def _take(descriptor: int, patience: float, before: Callable[[], None]) -> bool:
+def _take(descriptor: int, patience: float, reader_patience: float, before: Callable[[], None]) -> bool:
     """Take the lock; return False if another process still holds it after ``patience`` seconds.
 
-    ``running_pid`` holds it for an instant, and ``apply`` for a pass.
+    A daemon holds it for its whole life, ``apply`` for a pass, and ``running_pid`` holds a shared lock for an instant:
+    that one we await for ``reader_patience`` seconds.
 
     First comes a shared lock: it keeps other daemons from taking the lock, and ``running_pid`` does not count it.  So
     ``before`` has been called when ``running_pid`` first finds the lock held.
     """
-    give_up = time.monotonic() + patience
+    began = time.monotonic()
     while True:
+        wait = patience
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            wait = reader_patience
             os.ftruncate(descriptor, 0)  # the last holder's process id is no longer valid
             before()
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a failure releases the shared lock: flock(2)
         except BlockingIOError:
-            if time.monotonic() >= give_up:
+            if time.monotonic() - began >= wait:
                 return False
             time.sleep(0.01)
         else:
             return True
+
+
+def _only_read(descriptor: int) -> bool:
+    """Return True if processes hold no more than shared locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder(descriptor: int) -> tuple[int, str]:

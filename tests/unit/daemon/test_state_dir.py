@@ -131,6 +131,24 @@ def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path: Path) -> Non
     letting_go.join()
 
 
+def test_a_reader_that_waits_for_a_core_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start waits longer for a process that only looks than for a daemon; its error then says so."""
+    monkeypatch.setattr(state_dir, "PATIENCE", 0.0)
+    monkeypatch.setattr(state_dir, "READER_PATIENCE", 30.0)
+    descriptor = os.open(tmp_path / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    letting_go = threading.Timer(0.05, os.close, [descriptor])
+    letting_go.start()
+    Lock(str(tmp_path)).release()
+    letting_go.join()
+    monkeypatch.setattr(state_dir, "READER_PATIENCE", 0.0)
+    with open(tmp_path / LOCK_NAME) as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        with pytest.raises(StateError, match="`lslocks` lists it") as caught:
+            Lock(str(tmp_path))
+    assert not isinstance(caught.value, AlreadyRunningError)
+
+
 @pytest.mark.usefixtures("_impatient")
 def test_a_second_daemons_error_names_the_first(tmp_path: Path) -> None:
     """A state directory has one daemon; the error of a second one names the first, and a released lock can be taken."""
