@@ -71,6 +71,7 @@ class EventHandler:
         self._on_change: Mapping[WatchKind, Callable[[], None]] = {
             WatchKind.PAUSES: pauses.read,
             WatchKind.PROBED: probe_runner.take_in,
+            WatchKind.LOCK: readiness.changed,  # the thread that writes the status makes directory and lock again
             WatchKind.CONFIG: reload.begin,
         }
 

@@ -9,6 +9,7 @@ class WatchKind(StrEnum):
 
     PAUSES = auto()  # written by `binfmtd pause` and `resume`
     PROBED = auto()  # the result of `binfmtd probe`
+    LOCK = auto()  # of the state directory: removed by another program, mostly with the whole directory
     CONFIG = auto()  # all files of the config, with `reload_on_change`
 
 

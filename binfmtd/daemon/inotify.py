@@ -49,7 +49,7 @@ _FILE_MASK = (
     | _DIRECTORY_MASK
 )
 _ARRIVALS = pyinotify.IN_MOVED_TO | pyinotify.IN_CLOSE_WRITE
-_STATE_FILES = frozenset({WatchKind.PAUSES, WatchKind.PROBED})
+_STATE_FILES = frozenset({WatchKind.PAUSES, WatchKind.PROBED, WatchKind.LOCK})
 _KINDS = frozenset(WatchKind)
 _ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED

@@ -151,7 +151,7 @@ class Parts:
             readiness,
         )
         self.pauses = PauseControl(pause_file, background, reconciler, urgent, seal, passes, reporter, readiness)
-        self.state_watch = StateWatch(background, self.watch, pause_file, self.pauses, probe_runner, reporter)
+        self.state_watch = StateWatch(background, self.watch, lock, pause_file, self.pauses, probe_runner, reporter)
         self.identity_checks = IdentityChecks(urgent, self.throttle, looks, readiness)
         self.withheld = WithheldStandIns(urgent, schedule, readiness)
         self.interpreter_news = InterpreterNews(self.interpreters, looks, reconciler, schedule, passes, self.reload)

@@ -63,6 +63,7 @@ class Lock:
         self._state_dir = state_dir
         self._purpose = purpose
         self._path = os.path.join(state_dir, LOCK_NAME)
+        self.watched = {os.path.realpath(state_dir): {LOCK_NAME}}
         self._descriptor = self._acquire(PATIENCE, READER_PATIENCE, before)
 
     def keep(self) -> bool:

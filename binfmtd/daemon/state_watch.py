@@ -1,7 +1,8 @@
-"""The watches on files that commands write in the state directory: paused.json and probed.json.
+"""The watches on files in the state directory: the lock, and paused.json and probed.json, which commands write.
 
-Another program may remove the directory.  The thread that writes our own files makes it again, and then the watches are
-armed anew, since it is another directory.  Each look without an event arms watches for which the kernel had none left.
+Another program may remove the directory, and the lock with it.  The thread that writes our own files makes it again,
+and then the watches are armed anew, since it is another directory.  Each look without an event arms watches for which
+the kernel had none left.
 """
 
 from functools import partial
@@ -13,6 +14,7 @@ from binfmtd.daemon.pause_control import PauseControl
 from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_writer import Written
 
 _KEY = "state directory's watches"  # of the work in the background
@@ -25,6 +27,7 @@ class StateWatch:
         self,
         background: Background,
         watch: InotifyWatcher,
+        lock: Lock,
         file: PauseFile,
         pauses: PauseControl,
         probe_runner: ProbeRunner,
@@ -32,7 +35,11 @@ class StateWatch:
     ) -> None:
         self._background = background
         self._watch = watch
-        self._files = {WatchKind.PAUSES: file.watched, WatchKind.PROBED: probe_runner.watched}
+        self._files = {
+            WatchKind.LOCK: lock.watched,
+            WatchKind.PAUSES: file.watched,
+            WatchKind.PROBED: probe_runner.watched,
+        }
         self._pauses = pauses
         self._probe_runner = probe_runner
         self._report = report

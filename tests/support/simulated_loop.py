@@ -138,7 +138,7 @@ class SimulatedLoop(SimulatedWorld):
         facts = cast(HostFacts, SimulatedFacts())
         reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         reporter = Reporter(reconciler.states, "/state", "/config")
-        lock = mock.create_autospec(Lock, instance=True)
+        lock = mock.create_autospec(Lock, instance=True, watched={})
         lock.keep.side_effect = self._keep_state_dir
         parts = all_parts.Parts(
             ConfigSource(

@@ -102,6 +102,17 @@ def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_it_is_removed_at_rest(start_daemon: StartDaemon) -> None:
+    """A state directory that is removed while there is nothing to repair is made again at once, also repeatedly."""
+    daemon = start_daemon(CONFIG)
+    for number in range(1, 4):
+        with daemon.stopped():
+            shutil.rmtree(daemon.state_directory)
+        wait_until(lambda: len(daemon.logs("state_dir_made_again")) == number, what="another directory")  # noqa: B023
+        daemon.wait_status(lambda status: status["state"] == "converged", "a status")
+    assert not daemon.logs("repaired")
+
+
 def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_daemon: StartDaemon) -> None:
     """A removed lock is made again once there is room; the attempts before that do not lock out the daemon itself."""
     daemon = start_daemon(CONFIG)
