@@ -2,7 +2,7 @@
 
 A file system that does not answer (NFS without its server, a FUSE process that hangs) stops each stat(2) on it.  So the
 loop uses the last facts, and an inotify event marks those of its path as out of date.  The loop waits for a file only
-in ``same`` (20 ms at most) and in ``read_head`` (50 ms at most, or a second for a thread that no core runs).
+in ``same`` (20 ms) and in ``read_head`` (50 ms), and before that for a core that runs the thread (20 ms, and a second).
 
 * A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
   another thread takes the rest, and the batch ends without that path (at the daemon's start it waits longer).  The
@@ -134,8 +134,8 @@ class InterpreterFiles:
     def same(self, path: str) -> bool:
         """Return True if the file, looked at now, is the one that the facts are about.
 
-        For a caller that does not read events at the moment.  If the file is another one, or does not answer within
-        20 ms, return False and mark the path as out of date.
+        For a caller that does not read events at the moment.  If the file is another one, or does not answer in time
+        (20 ms, and 20 ms for the thread to begin), return False and mark the path as out of date.
         """
         known = self._paths.get(path)
         there = self._fingerprints.call(path, lambda: file_identity(path), otherwise=None)
@@ -154,7 +154,7 @@ class InterpreterFiles:
         return known is None or not known.answered or known.facts.file_identity is not None
 
     def read_head(self, path: str) -> bytes:
-        """Return the first 256 bytes of an interpreter, or those of our own program if it does not answer in 50 ms.
+        """Return the first 256 bytes of an interpreter, or those of our own program if it does not answer in time.
 
         So an entry that takes native programs and whose interpreter hangs counts as one that stops every exec: it does.
         """

@@ -33,15 +33,15 @@ class Result(Generic[T]):
 
 
 class BoundedCalls:
-    """Calls with a time limit of ``seconds`` each.
+    """Calls with a time limit of ``seconds`` each, from the moment when the thread runs.
 
-    On a busy machine a new thread may wait for a core for longer than that, which is no sign of a file system that
-    hangs.  Then the limit is ``starting`` seconds longer.
+    On a busy machine a new thread may wait for a core, which is no sign of a file system that hangs.  It has
+    ``starting`` seconds for that, by default ``seconds`` as well.
 
     While a call with some ``key`` is blocked, another call with that key returns its default immediately.
     """
 
-    def __init__(self, seconds: float, starting: float = 0.0) -> None:
+    def __init__(self, seconds: float, starting: float | None = None) -> None:
         self.seconds = seconds
         self._starting = starting
         self._hanging: set[str] = set()
@@ -63,15 +63,14 @@ class BoundedCalls:
         if key in self._hanging:
             dropped()
             return otherwise
-        ended = _thread.allocate_lock()
+        begun, ended = _thread.allocate_lock(), _thread.allocate_lock()
+        begun.acquire()
         ended.acquire()
         results: list[Result[T]] = []
-        begun = False
 
         def thread() -> None:
-            nonlocal begun
-            begun = True
             begin_thread()
+            begun.release()
             results.append(Result(work))
             self._hanging.discard(key)
             ended.release()
@@ -83,6 +82,7 @@ class BoundedCalls:
             self._hanging.discard(key)
             dropped()
             return otherwise
-        if not ended.acquire(timeout=self.seconds) and (begun or not ended.acquire(timeout=self._starting)):
-            return otherwise
-        return results[0].get()
+        starting = self.seconds if self._starting is None else self._starting
+        if begun.acquire(timeout=starting) and ended.acquire(timeout=self.seconds):
+            return results[0].get()
+        return otherwise

@@ -2,6 +2,7 @@
 
 import _thread
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +16,7 @@ SHORT = 0.001
 def test_a_call_that_hangs_returns_the_default() -> None:
     """A call that has not ended in time returns the default; so does the next one with its key, until it ends."""
     answers, ended = threading.Event(), threading.Event()
-    calls = BoundedCalls(SHORT, starting=SHORT)
+    calls = BoundedCalls(SHORT)
 
     def hangs() -> str:
         answers.wait()
@@ -30,18 +31,19 @@ def test_a_call_that_hangs_returns_the_default() -> None:
 
 
 def test_a_thread_that_waits_for_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that begins only after the time limit is waited for, for ``starting`` seconds."""
-    start = _thread.start_new_thread
+    """The time limit begins with the thread, however late that is; it holds for a late thread as well."""
+    start, late = _thread.start_new_thread, 100 * SHORT
 
-    def late(thread: Callable[[], None], arguments: tuple[()]) -> None:
-        threading.Timer(100 * SHORT, start, (thread, arguments)).start()
+    def start_late(thread: Callable[[], None], arguments: tuple[()]) -> None:
+        threading.Timer(late, start, (thread, arguments)).start()
 
-    monkeypatch.setattr(_thread, "start_new_thread", late)
-    assert BoundedCalls(SHORT, LONG).call("a", lambda: "result", otherwise="default") == "result"
+    monkeypatch.setattr(_thread, "start_new_thread", start_late)
+    assert BoundedCalls(late / 2, LONG).call("a", lambda: "result", otherwise="default") == "result"
+    assert BoundedCalls(SHORT, LONG).call("a", lambda: time.sleep(LONG / 5), otherwise="default") == "default"
 
 
-@pytest.mark.parametrize("starting", [0.0, SHORT])
-def test_a_thread_that_never_begins(monkeypatch: pytest.MonkeyPatch, starting: float) -> None:
+@pytest.mark.parametrize("starting", [None, 0.0])
+def test_a_thread_that_never_begins(monkeypatch: pytest.MonkeyPatch, starting: float | None) -> None:
     """A thread that has not begun after that time counts as one that hangs."""
     monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
     assert BoundedCalls(SHORT, starting).call("a", lambda: "result", otherwise="default") == "default"
