@@ -3,21 +3,26 @@
 import os
 import socket
 import time
+from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
-_AGAIN = 0.1  # seconds until a message is sent again
+_AGAIN = 0.1  # seconds until a message is sent again; twice as long each time
+_LONGEST = 60.0
+_FOR_NOW = (EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM)
 _NEVER = float("inf")
 
 
 class Notifier:
     """A sender of states to the service manager; without ``$NOTIFY_SOCKET`` it does nothing.
 
-    The kernel refuses a message while the manager has too many unread ones (net.unix.max_dgram_qlen).  It is then sent
-    later: without READY=1 systemd would end the daemon.  ``due_at`` is the time of the next ``retry`` (monotonic, in
+    The kernel refuses a message while the manager has too many unread ones (net.unix.max_dgram_qlen), and a socket
+    while this process has too many open files.  The message is then sent later: without READY=1 systemd would end the
+    daemon.  ``due_at`` is the time of the next ``retry`` (monotonic, in
     seconds); infinity if nothing is left to send.
     """
 
     def __init__(self) -> None:
         self.due_at = _NEVER
+        self._again = _AGAIN
         self._unsent: dict[str, str] = {}  # by the name of the first assignment, oldest first
         # Taken out of the environment, so that no child process sends states in the daemon's name.
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
@@ -35,10 +40,14 @@ class Notifier:
         name = states[0].partition("=")[0]
         self._unsent.pop(name, None)  # the new message comes after those of other names
         self._unsent[name] = "\n".join(states)
-        self.retry()
+        self._send_all()
 
-    def retry(self, _: float = 0.0) -> None:
+    def retry(self, _: float) -> None:
         """Send what could not be sent before."""
+        self._again = min(2 * self._again, _LONGEST)
+        self._send_all()
+
+    def _send_all(self) -> None:
         self.due_at = _NEVER
         for name, message in tuple(self._unsent.items()):
             try:
@@ -46,11 +55,13 @@ class Notifier:
                     socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
                 ) as channel:
                     channel.sendto(message.encode(), self._address)
-            except BlockingIOError:
-                self.due_at = time.monotonic() + _AGAIN
-                return
-            except (OSError, ValueError):
+            except OSError as error:
+                if error.errno in _FOR_NOW:
+                    self.due_at = time.monotonic() + self._again
+                    return
+            except ValueError:
                 pass
+            self._again = _AGAIN
             del self._unsent[name]
 
     def send_status(self, sentence: str) -> None:

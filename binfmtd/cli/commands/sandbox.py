@@ -241,6 +241,7 @@ def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Pop
             )
             stack.callback(_stop, daemon)
         _wait_until_ready(daemon, channel)
+        channel.close()  # nothing reads it any more
         yield daemon
 
 
