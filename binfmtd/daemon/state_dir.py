@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.files.atomic import make_directories
@@ -56,7 +57,7 @@ class Lock:
     def __init__(self, state_dir: str, purpose: str = RUN, before: Callable[[], None] = lambda: None) -> None:
         """Take the lock.
 
-        ``before`` is called, perhaps several times, when no other process holds the lock, and before ``running_pid``
+        ``before`` is called, perhaps a thousand times, when no other process holds the lock, and before ``running_pid``
         finds it held by us.  Raises AlreadyRunningError, which names the daemon that has it, and StateError for any
         other reason.
         """
@@ -92,8 +93,8 @@ class Lock:
             # Only we may open it: flock(2) needs no right to write, so a user who may read it could block every daemon.
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                if not _take(descriptor, patience, reader_patience, before):
-                    raise self._unavailable(descriptor)
+                if (by := _take(descriptor, patience, reader_patience, before)) is not None:
+                    raise self._unavailable(by, descriptor)
                 os.fchmod(descriptor, 0o600)  # an older version let every user read it
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
@@ -107,9 +108,9 @@ class Lock:
             raise StateError(f"{self._path}: {error.strerror}: {remedy}") from None
         return descriptor
 
-    def _unavailable(self, descriptor: int) -> StateError:
+    def _unavailable(self, by: "_By", descriptor: int) -> StateError:
         """Return the error for a lock that cannot be taken."""
-        if _only_read(descriptor):
+        if by is _By.READER:
             return StateError(
                 f"{self._path}: another process, perhaps a stopped `binfmtd status`, holds a shared lock on this file: "
                 "`lslocks` lists it, end it"
@@ -199,39 +200,37 @@ def _daemon_of_owner(path: str) -> int | None:
         return None
 
 
-def _take(descriptor: int, patience: float, reader_patience: float, before: Callable[[], None]) -> bool:
-    """Take the lock; return False if another process still holds it after ``patience`` seconds.
+class _By(Enum):
+    """The process that keeps us from taking the lock."""
 
-    A daemon holds it for its whole life, ``apply`` for a pass, and ``running_pid`` holds a shared lock for an instant:
-    that one we await for ``reader_patience`` seconds.
+    HOLDER = auto()  # a daemon for its whole life, or an ``apply`` for a pass
+    READER = auto()  # ``running_pid``, for an instant
+
+
+def _take(descriptor: int, patience: float, reader_patience: float, before: Callable[[], None]) -> _By | None:
+    """Take the lock and return None, or return who still has it after the time for such a process, in seconds.
 
     First comes a shared lock: it keeps other daemons from taking the lock, and ``running_pid`` does not count it.  So
     ``before`` has been called when ``running_pid`` first finds the lock held.
     """
-    began = time.monotonic()
+    last, since = None, 0.0
     while True:
-        wait = patience
+        by = _By.HOLDER
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            wait = reader_patience
+            by = _By.READER
             os.ftruncate(descriptor, 0)  # the last holder's process id is no longer valid
             before()
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a failure releases the shared lock: flock(2)
         except BlockingIOError:
-            if time.monotonic() - began >= wait:
-                return False
+            now = time.monotonic()
+            if by is not last:
+                last, since = by, now
+            if now - since >= (patience if by is _By.HOLDER else reader_patience):
+                return by
             time.sleep(0.01)
         else:
-            return True
-
-
-def _only_read(descriptor: int) -> bool:
-    """Return True if processes hold no more than shared locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+            return None
 
 
 def _holder(descriptor: int) -> tuple[int, str]:
