@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.errors import ConfigError
+from binfmtd.errors import BinfmtdError, ConfigError, UsageError
 from binfmtd.model.match import takes
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Declared:
 
     def remedy(self, kind: Kind, head: bytes, path: str) -> tuple[str, str]:
         """Return what would make such a file run: a sentence, and config lines that declare a handler, or ""."""
-        if isinstance(self._config, ConfigError):
+        if isinstance(self._config, BinfmtdError):
             return f"{kind.remedy} (the config may have a handler for it, but is invalid: {self._config})", kind.config
         fitting = [spec for spec in self._config.specs if spec.enabled and takes(spec.match, head, path)]
         for declared in sorted(fitting, key=lambda declared: declared.priority, reverse=True):
@@ -52,13 +52,13 @@ class Declared:
         return f"{kind.remedy}: {emulators_remedy(kind.architecture)}", kind.config
 
     @cached_property
-    def _config(self) -> Config | ConfigError:
+    def _config(self) -> Config | BinfmtdError:
         from binfmtd.cli.context import load_config
         from binfmtd.cli.options import architectures
 
         try:
             return load_config(self.given, architectures(self.given))
-        except ConfigError as error:
+        except (ConfigError, UsageError) as error:  # UsageError: of $BINFMTD_ARCH
             return error
 
     @cached_property
@@ -66,7 +66,7 @@ class Declared:
         from binfmtd.daemon.host_facts import HostFacts
         from binfmtd.model.desired import DesiredState, resolve
 
-        if isinstance(self._config, ConfigError):
+        if isinstance(self._config, BinfmtdError):
             return DesiredState()
         facts = HostFacts(state_dir_or_none(self.given), writes=False)
         return resolve(self._config, facts.gather(self._config, self.observed))

@@ -59,7 +59,7 @@ def make(contents: Contents, *, trust: Trust, architectures: Sequence[str] | Non
         merged.origins["architectures",] = merge.Origin("command line", "architectures")
     sources = tuple(file for file, _ in contents)
     config = build(merged, sources, _included(merged.top.get("include", ()), trust))
-    return config if architectures is None else _where_they_help(config)
+    return config if architectures is None else _where_they_help(config)._replace(architectures=tuple(architectures))
 
 
 def _read_when_still(look: Callable[[], FileVersions], read: Callable[[FileVersions], T]) -> T:

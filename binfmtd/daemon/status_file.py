@@ -132,6 +132,7 @@ class StatusFile:
             "config": {
                 "path": self._config_path,
                 "files": list(reconciler.config.sources),
+                "architectures": None if (named := reconciler.config.architectures) is None else list(named),
                 "generation": self.generation,
                 "loaded_at": self._loaded_at,
                 "error": self.config_error,

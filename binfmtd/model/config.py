@@ -97,3 +97,4 @@ class Config(NamedTuple):
     sources: tuple[str, ...] = ()  # the files that were read, in order
     warnings: tuple[str, ...] = ()  # things that are allowed but surprising, such as a name declared twice
     labels: str | None = None  # path of the file for node-feature-discovery
+    architectures: tuple[str, ...] | None = None  # those of --arch or $BINFMTD_ARCH, in place of the files' own

@@ -13,7 +13,7 @@ import pytest
 from support.cli import Cli, run, unprivileged_python
 from support.elf_files import made
 from support.instance import MOUNT_POINT, Instance
-from support.programs import exits_with, foreign_program, install
+from support.programs import FOREIGN, exits_with, foreign_program, install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
@@ -57,6 +57,13 @@ def really(cli: Cli, path: str | Path) -> int | str:
     """Execute a file, and return its exit status or the name of the errno."""
     done = run(cli.instance.entering([sys.executable, "-c", EXEC, str(path)]))
     return done.stdout.strip() or done.status
+
+
+def test_an_environment_that_is_invalid(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown architecture in $BINFMTD_ARCH, like an invalid config, takes nothing but a part of the remedy away."""
+    monkeypatch.setenv("BINFMTD_ARCH", "amr64")
+    found = explain(cli, foreign_program(tmp_path / "program", CATALOG[FOREIGN]))
+    assert "is invalid: $BINFMTD_ARCH: unknown architecture 'amr64'" in found["remedy"]
 
 
 # The file itself

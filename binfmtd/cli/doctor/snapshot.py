@@ -6,12 +6,13 @@ This module judges nothing and writes nothing.  Facts that take time, like versi
 import argparse
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.known_faults import Emulation, HostConditions
+from binfmtd.cli.options import architectures
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import running_pid
@@ -28,7 +29,7 @@ from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.examine import Sight
 from binfmtd.model.handler import Flags, Registration
-from binfmtd.report.status_json import FILE_NAME, read_status
+from binfmtd.report.status_json import FILE_NAME, fits, read_status
 
 _NO_CONFIG = "/nonexistent/binfmtd.toml"
 
@@ -54,16 +55,23 @@ class Snapshot(_Look):
 
     @classmethod
     def gather(cls, given: argparse.Namespace) -> Self:
-        """Gather the facts.  The config is the one that ``given`` names, else a running daemon's, else the default."""
+        """Gather the facts.
+
+        Config and architectures are those that ``given`` and the environment name, or else a running daemon's.
+        """
         mounted, mount_error, observed = _instance(given.mount)
         directory = mounted.directory if mounted else given.mount or DEFAULT_DIRECTORY
         state_dir = state_dir_to_read(given)
         pid = running_pid(state_dir)
         status, status_error = _status(state_dir)
-        path = given.config
-        if path is None and pid is not None and status is not None:
-            path = status["config"]["path"] if status["config"]["files"] else None  # the default need not exist
-        config, config_error = _config(path, given)
+        if given.config is None and pid is not None and status is not None:
+            used = status["config"]
+            path = used["path"] if used["files"] else None  # the default need not exist
+            named = used.get("architectures")  # an earlier version's status has none
+            config, config_error = _config(path, lambda: named if fits(named, [str]) else None)
+        else:
+            path = given.config
+            config, config_error = _config(path, lambda: architectures(given))
         facts = HostFacts(state_dir, writes=False)
         return cls(
             given,
@@ -198,11 +206,10 @@ def _status(state_dir: str) -> tuple[Mapping[str, Any] | None, str]:
         return None, str(error) if os.path.lexists(os.path.join(state_dir, FILE_NAME)) else ""
 
 
-def _config(path: str | None, given: argparse.Namespace) -> tuple[Config | None, str]:
-    from binfmtd.cli.options import architectures
+def _config(path: str | None, wanted: Callable[[], Sequence[str] | None]) -> tuple[Config | None, str]:
     from binfmtd.config.load import load
 
     try:
-        return load(path, trust=Trust.of_this_process(), architectures=architectures(given)), ""
+        return load(path, trust=Trust.of_this_process(), architectures=wanted()), ""
     except (ConfigError, UsageError) as error:
         return None, str(error)

@@ -148,6 +148,16 @@ def test_architectures_of_the_environment(doctor: Doctor, monkeypatch: pytest.Mo
     assert found["text"].startswith(doctor("check", config=config).message)
 
 
+def test_architectures_of_the_daemon(
+    doctor: Doctor, start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a running daemon its architectures count, and not those of this process's environment."""
+    daemon = start_daemon("architectures = ['arm64']", ("--arch", "none"))
+    doctor.state_directory = daemon.state_directory
+    monkeypatch.setenv("BINFMTD_ARCH", "amr64")
+    assert ": 0 handlers for this host" in doctor.found("config", "valid")["text"]
+
+
 def test_refused_and_waiting(doctor: Doctor, static: Path) -> None:
     """A handler that a guard refuses is a failure; one without an interpreter is a warning."""
     static.chmod(0o777)
