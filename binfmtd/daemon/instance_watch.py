@@ -8,8 +8,8 @@ Normally inotify events cause the daemon's looks at binfmt_misc.  In three cases
   security module.
 * binfmt_misc is read-only.  The host may end that in a mount namespace that we do not see.
 
-The interval is 1 s.  In the last two cases each failure doubles it, up to 10 s, and a pass without one ends that.  The
-looks take at most a twentieth of a core.
+The interval is 1 s.  In the last two cases each failure doubles it, up to 10 s; a pass without a failure sets it to
+1 s again.  The looks take at most a twentieth of a core.
 
 If the host unmounts an instance that is bound into a container, the container keeps the instance.  Programs still run,
 and all entries end with the container.  The kernel reports this only in the mount table, where the bound mount loses
@@ -119,7 +119,7 @@ class InstanceWatch:
         self._ended = time.monotonic()
 
     def reconciled(self) -> None:
-        """Record that a pass has ended; if nothing has failed, the next failure is a first one again."""
+        """Record that a pass has ended; if nothing has failed, the interval between looks is the shortest again."""
         if not self._impaired:
             self._pause = UNWATCHED_SECONDS
 

@@ -6,6 +6,7 @@
 * The status is published in the turn of the loop in which it has changed, or after the pass that is under way.
 * While the daemon backs off from a name, another program can change the status hundreds of times a second.  Then
   publishing takes 0.1 % of a core at most in the long run, and the status is late.
+* If the service manager's queue is full, READY=1 is sent again until the queue has room (sd_notify.py).
 * After a reload READY=1 follows once the new status has been written, or after one second without that.
 * The modules that a reload can need are loaded after the start, so that neither the start nor a repair waits for them.
 

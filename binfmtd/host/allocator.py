@@ -6,9 +6,9 @@ _M_ARENA_MAX = -8  # malloc.h of glibc
 def share_heap() -> None:
     """Have all threads allocate from one heap (M_ARENA_MAX in mallopt(3)).
 
-    Otherwise glibc gives a thread another heap, of up to 64 MiB, when it finds the others in use, and keeps that heap:
-    the memory then grows whenever more threads than before happen to run at once.  A C library without mallopt, such as
-    musl, has one heap.
+    Otherwise glibc gives a new thread a heap of its own, of up to 64 MiB, if none is free, and keeps it: the memory
+    then grows whenever more threads than before happen to run at once.  A C library without mallopt, such as musl, has
+    one heap.
     """
     import ctypes
 

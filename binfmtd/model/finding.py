@@ -25,7 +25,7 @@ class Level(StrEnum):
 
     FAILURE = "failure"  # programs do not run, or something that is asked for is not done
     WARNING = "warning"  # it works, but not always or everywhere
-    NOTE = "note"  # a limit that few programs meet, or that no command removes
+    NOTE = "note"  # a fault or limit of an emulator that few programs meet, or that no command removes
     OK = "ok"
     UNSEEN = "not seen"
 

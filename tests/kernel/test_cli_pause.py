@@ -170,6 +170,22 @@ def test_what_stops_every_exec_is_disabled_all_the_same(
     wait_until(lambda: instance.read("brick").startswith("disabled"), what="disabled")
 
 
+def test_what_stops_every_exec_under_a_name_of_ours(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """During a pause such an entry is only disabled, and stays; `resume` registers the handler again in its place."""
+    daemon = start_daemon(CONFIG)
+    before = instance.read("one")
+    assert cli("pause").status == 0
+    instance.remove("one")
+    instance.register(rb":one:M::\x7fELF::/usr/bin/true:")
+    there = instance.inode("one")
+    wait_until(lambda: instance.read("one").startswith("disabled"), what="disabled")
+    daemon.reload()
+    assert instance.inode("one") == there, "a pass during the pause leaves it"
+    assert cli("resume").status == 0
+    wait_until(lambda: instance.read("one") == before, what="the handler's own entry")
+    daemon.wait_converged()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

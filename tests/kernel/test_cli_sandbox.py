@@ -117,7 +117,7 @@ def test_a_foreign_program_runs(sandbox: Sandbox) -> None:
 
 
 def test_its_architectures(sandbox: Sandbox) -> None:
-    """Commands inside use the sandbox's architectures: what its daemon does not declare, no message tells to apply."""
+    """Commands inside use the sandbox's architectures: `explain` names no handler that its daemon lacks."""
     program = foreign_program(sandbox.directory / "program", CATALOG[FOREIGN])
     config, options = f"architectures = ['{FOREIGN}']", ("--arch", "none")
     assert sandbox(*BINFMTD, "check", config=config, options=options).status == 0

@@ -36,4 +36,5 @@ def test_age(later: float, text: str) -> None:
 
 
 def test_a_time() -> None:
+    """A time has whole seconds, and its zone."""
     assert utc(AT) == "2026-01-02 03:04:05 UTC"
