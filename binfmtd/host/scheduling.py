@@ -15,9 +15,17 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# The call's number on the architectures of 64 bits that were looked up: arch/x86/entry/syscalls/syscall_64.tbl and
-# include/uapi/asm-generic/unistd.h.
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
+# The call's number on architectures of 64 bits: syscall_64.tbl of arch/x86, syscall.tbl of arch/powerpc and arch/s390,
+# and for the others include/uapi/asm-generic/unistd.h.
+_SCHED_SETATTR = {
+    "x86_64": 314,
+    "aarch64": 274,
+    "riscv64": 274,
+    "loongarch64": 274,
+    "ppc64": 355,
+    "ppc64le": 355,
+    "s390x": 345,
+}
 _SCHED_ATTR = struct.Struct("IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period: version 0
 _KEEP_POLICY = 8  # SCHED_FLAG_KEEP_POLICY (include/uapi/linux/sched.h)
 _POINTER_BYTES = 8
