@@ -21,6 +21,7 @@ from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.errors import MountError, WriteRefusedError
+from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
@@ -199,6 +200,7 @@ class UrgentRepairs:
                 reaction = self._fast_repair.react(events, lambda: self._more(writer), instance, writer)
                 if reaction.bridged or reaction.kept or reaction.helped or INSTANCE in reaction.fixed:
                     self._schedule.spent(time.thread_time() - cpu)
+                self._events.pending.any_entry |= _registered_meanwhile(reaction, instance)
                 stood_in = [*reaction.bridged, *reaction.kept]
                 self._reconciler.stood_in(stood_in, instance, self._access.unchanged)
                 self._reconciler.removed_by_name(events.entries_written, instance)
@@ -251,3 +253,14 @@ class UrgentRepairs:
             self._events.leave_out(writer)
             self._events.read()
         return self._events.take()
+
+
+def _registered_meanwhile(reaction: FastRepairResult, instance: Instance) -> bool:
+    """Return True if another program has registered one of our names while we registered its stand-in.
+
+    If two processes write to `register` at the same time, the kernel merges the events of both (inotify(7)), and those
+    of the other program count as ours.
+    """
+    found = {name: entry.inode for name, entry in reaction.actual.items()}
+    drifted = (name for name in reaction.bridged if name in reaction.drifts)
+    return any(instance.inode(name) not in (None, found.get(name)) for name in drifted)

@@ -25,6 +25,7 @@ from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.kernel.mount import Mounted
 from binfmtd.kernel.steps import in_one_go
 from binfmtd.model.config import StandInPolicy
+from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
 from binfmtd.model.stand_in import stand_in_name
@@ -197,3 +198,25 @@ def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
     assert daemon.names() == [stand_in_name("a")]
     daemon.wait(1.0)
     assert (daemon.names(), daemon.reporter.repairs) == (["a", stand_in_name("a")], ["a"])
+
+
+def test_another_entry_whose_events_are_merged_with_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that is registered during our own write is noticed without an event, and the stand-in put above it."""
+    daemon = SimulatedDaemon([Handler("a", OURS)], tmp_path, settle=1.0)
+    register = daemon.kernel.register
+
+    def both_register(name: str, registration: Registration) -> Entry:
+        entry = register(name, registration)
+        monkeypatch.setattr(daemon.kernel, "register", register)
+        register("a", OURS._replace(interpreter="/theirs"))
+        return entry
+
+    monkeypatch.setattr(daemon.kernel, "register", both_register)
+    daemon.removes("a")
+    daemon.react()
+    assert daemon.names() == ["a", stand_in_name("a")]
+    daemon.react()
+    assert daemon.names() == [stand_in_name("a"), "a"]
+    daemon.wait(2.0)
+    assert daemon.names() == ["a"]
+    assert daemon.kernel.entries[0].registration == OURS
