@@ -21,8 +21,9 @@ from binfmtd.kernel.seal import Seal
 from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Config
-from binfmtd.model.drift import Action, Drift, Record
+from binfmtd.model.drift import Act, Action, Drift, Record
 from binfmtd.model.ownership import equal
+from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status_json import read_status
 
 
@@ -54,7 +55,11 @@ class Visit(NamedTuple):
             return ReconcileResult(self.assess())
         look_and_try(self.reconciler, self.instance)
         # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
-        return self.reconciler.reconcile(self.instance, self._writer(), gate=_Gate(allow))
+        before = {name for name, _ in self.instance.inodes()}
+        result = self.reconciler.reconcile(self.instance, self._writer(), gate=_Gate(allow))
+        served = {stand_in_name(action.entry) for action in result.done if action.act is Act.REPLACE}  # meanwhile
+        self.reconciler.remove(served - before, self._writer())
+        return result
 
     def remove(self, names: Collection[str]) -> list[str]:
         """Remove these entries, also foreign ones; return those that existed.  Beside a daemon, remove none.

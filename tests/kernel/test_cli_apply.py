@@ -11,6 +11,7 @@ from support.programs import install
 from support.waiting import DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
+from binfmtd.model.stand_in import stand_in_name
 
 OF_NO_PACKAGE = "put the emulator there, or correct [emulators] paths"
 
@@ -303,6 +304,19 @@ def test_arch_that_runs_natively(instance: Instance, tmp_path: Path, cli: Cli) -
         alone = cli(*words, "--arch", ",".join(native), config=config)
         assert alone.status == 0, "nothing is missing where nothing is needed"
         assert alone.messages == result.messages
+
+
+def test_a_replacement_leaves_no_stand_in(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """A stand-in serves while `apply` replaces an entry, and is removed after that; one of a daemon stays."""
+    cli.config.write_text(fake_emulators(tmp_path / "bin", ["arm", "riscv64"]))
+    apply = ("apply", "--arch", "arm,riscv64", "--config", str(cli.config))
+    assert cli(*apply).status == 0
+    for name in ("qemu-arm", "qemu-riscv64"):
+        instance.remove(name)
+        instance.register(f":{name}:E::{name}::/usr/bin/false:".encode())
+    instance.add(stand_in_name("qemu-riscv64"), CATALOG["riscv64"].match, f"{tmp_path}/bin/qemu-riscv64", "POF")
+    assert cli(*apply).status == 0
+    assert sorted(instance.all_names()) == [stand_in_name("qemu-riscv64"), "qemu-arm", "qemu-riscv64"]
 
 
 def test_by_environment_alone(instance: Instance, tmp_path: Path, cli: Cli) -> None:
