@@ -15,8 +15,8 @@ from binfmtd.formats.os_release import EMULATORS, System, install, install_progr
 _PACKAGED = frozenset({"/usr/bin", "/usr/libexec/qemu-binfmt"})  # where distributions install emulators
 _FILES = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
 _IMAGE = (
-    "this image contains no emulators: use an image with emulators (the target binfmtd of our Containerfile), or "
-    "bind-mount the host's emulators into /usr/bin"
+    "this image contains no emulator{}: build the target binfmtd of our Containerfile with the argument EMULATORS=all, "
+    "or bind-mount the host's emulators into /usr/bin"
 )
 _NIXOS = "add qemu-user to environment.systemPackages, and /run/current-system/sw/bin/qemu-{name} to [emulators] paths"
 _ELSEWHERE = "install QEMU's user mode emulators, and name their paths in [emulators] paths"
@@ -63,7 +63,7 @@ def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ())
     if command := install_emulators(architecture):
         return f"run `{command}`"
     if in_image():
-        return _IMAGE
+        return _IMAGE.format(f" for {architecture}" if architecture else "s")
     return _NIXOS if this_system().id == "nixos" else _ELSEWHERE
 
 

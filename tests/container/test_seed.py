@@ -112,7 +112,7 @@ def test_missing_emulator(machine: Machine, slim_image: str, binding: Binding) -
     """For an architecture without an emulator in the image: exit status 1, and the way to get one."""
     done = machine.container(*binding, slim_image, "--arch", "arm64")
     assert done.status == 1
-    assert "this image contains no emulators: use an image with emulators" in done.stderr
+    assert "this image contains no emulator for aarch64: build the target binfmtd" in done.stderr
     assert machine.names() == []
 
 

@@ -36,7 +36,8 @@ def test_where_no_command_helps(on: pytest.MonkeyPatch) -> None:
     on.setattr(distribution, "this_system", System)
     assert emulators_remedy().startswith("install QEMU's user mode emulators")
     on.setattr(distribution, "in_image", lambda: True)
-    assert emulators_remedy().startswith("this image contains no emulators")
+    assert emulators_remedy().startswith("this image contains no emulators: ")
+    assert emulators_remedy("hexagon").startswith("this image contains no emulator for hexagon: ")
     assert install_emulators() == ""
 
 
