@@ -182,7 +182,10 @@ def obeyed(directory: str) -> int:
     If no daemon runs, warn and return 0: the next daemon reads the file.
     """
     if running_pid(directory) is None:
-        warn("no daemon runs with this state directory: the change takes effect when one starts")
+        from binfmtd.files.distribution import in_image
+
+        there = "; if one runs in another container, run this command there, as by `docker exec`" if in_image() else ""
+        warn(f"no daemon runs with this state directory: the change takes effect when one starts{there}")
         return 0
     deadline = time.monotonic() + OBEYED_SECONDS
     file = PauseFile(directory, boot_id())

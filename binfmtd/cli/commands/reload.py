@@ -85,7 +85,12 @@ def _daemon(directory: str, deadline: float) -> int:
             break
         time.sleep(_INTERVAL_MS / 1000)
     if lock_holder is None:
-        raise StateError(f"no daemon runs with the state directory {directory}: name the daemon's own with --state-dir")
+        from binfmtd.files.distribution import in_image
+
+        there = ", or run this command in its container, as by `docker exec`" if in_image() else ""
+        raise StateError(
+            f"no daemon runs with the state directory {directory}: name the daemon's own with --state-dir{there}"
+        )
     pid, purpose = lock_holder
     if purpose == APPLY:
         raise StateError(
