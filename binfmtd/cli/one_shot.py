@@ -57,8 +57,9 @@ class Visit(NamedTuple):
         # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
         before = {name for name, _ in self.instance.inodes()}
         result = self.reconciler.reconcile(self.instance, self._writer(), gate=_Gate(allow))
-        served = {stand_in_name(action.entry) for action in result.done if action.act is Act.REPLACE}  # meanwhile
-        self.reconciler.remove(served - before, self._writer())
+        served = {stand_in_name(action.entry) for action in result.done if action.act is Act.REPLACE}
+        if added := served - before:  # they served while their entries were replaced
+            self.reconciler.remove(added, self._writer())
         return result
 
     def remove(self, names: Collection[str]) -> list[str]:

@@ -16,8 +16,7 @@ class Notifier:
 
     The kernel refuses a message while the manager has too many unread ones (net.unix.max_dgram_qlen), and a socket
     while this process has too many open files.  The message is then sent later: without READY=1 systemd would end the
-    daemon.  ``due_at`` is the time of the next ``retry`` (monotonic, in
-    seconds); infinity if nothing is left to send.
+    daemon.  ``due_at`` is the time of the next ``retry`` (monotonic, in seconds); infinity if nothing is left to send.
     """
 
     def __init__(self) -> None:

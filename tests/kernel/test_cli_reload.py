@@ -83,7 +83,8 @@ def test_a_daemon_that_is_just_starting(instance: Instance, start_daemon: StartD
     assert instance.names() == ["one"]
 
 
-# Takes the lock of a file, says so, and writes its id when it is told to; SIGHUP ends it.
+# This program takes the lock of a file and prints "locked". After a line on stdin it writes its process id to the file.
+# SIGHUP ends it.
 SLOW_DAEMON = f"""
 import fcntl, os, signal, sys
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)

@@ -148,7 +148,7 @@ def _sandboxed(
                 sys.exit(status)  # the daemon has printed the reason
             # So that other commands of binfmtd, inside, use this daemon, its config and its architectures.
             environment = {"BINFMTD_STATE_DIR": directory} | ({} if config is None else {"BINFMTD_CONFIG": config})
-            environment |= {} if given.arch is None else {"BINFMTD_ARCH": " ".join(given.arch)}
+            environment |= {} if given.arch is None else {"BINFMTD_ARCH": ",".join(given.arch)}
             return run_command(
                 command,
                 environment,
