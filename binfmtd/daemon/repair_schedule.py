@@ -29,6 +29,8 @@ STAND_IN_SHARE = 0.02  # of a core, in the long run: 100 removals or 20 flushes 
 # While another program keeps undoing a repair, it pays for the whole of each urgent repair.
 CONTENDED_SECONDS = 0.03  # of CPU time at once
 CONTENDED_SHARE = 0.0025  # of a core, in the long run
+# However slow the processor is, no stand-in is withheld for longer.
+LONGEST_WAIT = 3.0  # seconds
 PASS_SECONDS = 0.03  # of CPU time of passes at once, while another program keeps undoing a repair
 PASS_SHARE = 0.003  # of a core, in the long run: the passes then come later, and the stand-ins serve meanwhile
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
@@ -43,7 +45,7 @@ class RepairSchedule:
         """Start with ``settle`` as in the config, in seconds."""
         self._states = states
         states.settle = settle
-        self._budget = CpuBudget(STAND_IN_SECONDS, STAND_IN_SHARE)
+        self._budget = CpuBudget(STAND_IN_SECONDS, STAND_IN_SHARE, LONGEST_WAIT)
         self._pass_budget = CpuBudget(PASS_SECONDS, PASS_SHARE)
         self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass

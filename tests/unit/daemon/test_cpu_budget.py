@@ -33,6 +33,14 @@ def test_a_smaller_bucket() -> None:
     assert abs(budget.free_at() - (100.0 + 0.01 / REFILL)) < 1e-6
 
 
+def test_the_longest_wait() -> None:
+    """Work that costs more than is refilled in the longest wait, as on a slow processor, is followed by that wait."""
+    budget = CpuBudget(CAPACITY, REFILL, longest_wait=3.0)
+    for now in (100.0, 103.0):
+        budget.spend(CAPACITY * 2, now)
+        assert abs(budget.free_at() - (now + 3.0)) < 1e-6
+
+
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 0.05)), min_size=1))
 def test_the_long_run(work: list[tuple[float, float]]) -> None:
     """Work that waits until it is free takes its share, the capacity and the last piece at most."""
