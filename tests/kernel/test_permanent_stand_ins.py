@@ -277,11 +277,11 @@ def _still(instance: Instance, seconds: float = 0.5) -> bool:
 
 def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon) -> None:
     """Two daemons with different configs back off from each other, also where stand-ins are concerned."""
-    first = start_daemon(CONFIG, directory="first")
-    second = start_daemon(CONFIG.replace("true", "false"), directory="second")
-    for daemon in (first, second):
-        daemon.wait_for_log("contention_started", 20)
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
+        first = start_daemon(CONFIG, directory="first")
+        second = start_daemon(CONFIG.replace("true", "false"), directory="second")
+        for daemon in (first, second):
+            daemon.wait_for_log("contention_started", 20)
         wait_until(lambda: _still(instance, 3.0), 60, what="three seconds in which nothing is registered")
         removed = Counter(event.name for event in watch.pending())
     assert removed["one"] > 0
