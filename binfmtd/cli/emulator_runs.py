@@ -15,9 +15,9 @@ from functools import partial
 from typing import NamedTuple, NoReturn
 
 from binfmtd.cli.emulator_versions import Version, find_versions
-from binfmtd.cli.main import guarded
+from binfmtd.cli.main import exit_on_signal, guarded
 from binfmtd.cli.output import print_json, print_table, warn
-from binfmtd.cli.sandboxed_command import BY_THE_TERMINAL, TO_US, CommandError, Outcome, end, handle, uninterrupted
+from binfmtd.cli.sandboxed_command import BY_THE_TERMINAL, TO_US, CommandError, Outcome, handle, uninterrupted
 from binfmtd.errors import BinfmtdError, UsageError
 
 PASSED = 0
@@ -110,7 +110,7 @@ class _Series:
         try:
             handle((*TO_US, *BY_THE_TERMINAL), signal.SIG_DFL)
             handle((signal.SIGINT,), signal.default_int_handler)
-            signal.signal(signal.SIGALRM, end)
+            signal.signal(signal.SIGALRM, exit_on_signal)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if self._json:
                 os.dup2(2, 1)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from binfmtd import __version__
 from binfmtd.cli.table import help_width, width_of, wrapped
 from binfmtd.daemon.signals import HELD
-from binfmtd.errors import BinfmtdError, UsageError
+from binfmtd.errors import BinfmtdError, FormatError, UsageError
 from binfmtd.files.cure import cure
 from binfmtd.report.printable import printable
 
@@ -83,7 +83,7 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
         warnings.simplefilter("ignore")
     for number in (signal.SIGTERM, signal.SIGHUP):  # the kernel keeps an unhandled one from process 1 of a container
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _terminated)
+            signal.signal(number, exit_on_signal)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, the kernel discards our children's exit status
     if sys.stderr is not None:
         # Without a buffer: a message that cannot be written is lost at once.  In a buffer it would wait for the
@@ -121,7 +121,7 @@ def _open_standard_streams() -> None:
         os.close(descriptor)
 
 
-def _terminated(number: int, _frame: object) -> NoReturn:
+def exit_on_signal(number: int, _frame: object) -> NoReturn:
     """Exit with 128 and the signal's number; SystemExit runs the cleanup code."""
     sys.exit(128 + number)
 
@@ -181,12 +181,23 @@ def _dispatch(arguments: list[str]) -> int:
     if first.startswith("-"):  # leading options without a command mean apply
         first, arguments = "apply", ["apply", *arguments]
     if first not in COMMANDS:
-        from binfmtd.catalog.names import did_you_mean
-
-        hint = did_you_mean(first, tuple(COMMANDS))
-        raise UsageError(f"unknown command {first!r}: {hint or 'see binfmtd --help'}")
+        raise UsageError(f"unknown command {first!r}: {_hint(first)}")
     status: int = importlib.import_module(module_of(first)).main(arguments[1:])
     return status
+
+
+def _hint(word: str) -> str:
+    """Return what a word may mean that is no command."""
+    from binfmtd.catalog.names import did_you_mean, find
+    from binfmtd.cli.options import ALL
+
+    if word == "binfmtd":
+        return "write the command alone, since an image's entrypoint is `binfmtd` already"
+    with suppress(FormatError):
+        if word != ALL:
+            find(word.partition(",")[0])
+        return f"to register architectures, write `binfmtd apply --arch {word}`"
+    return did_you_mean(word, tuple(COMMANDS)) or "see binfmtd --help"
 
 
 def module_of(command: str) -> str:

@@ -11,7 +11,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -51,11 +50,6 @@ def handle(numbers: Sequence[int], handler: _Handler) -> None:
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
-
-
-def end(number: int, _frame: FrameType | None) -> None:
-    """Exit with 128 and the signal's number; SystemExit runs the cleanup code."""
-    sys.exit(128 + number)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from binfmtd.cli import options
-from binfmtd.cli.sandboxed_command import TO_US, Outcome, end, handle, run_command, uninterrupted
+from binfmtd.cli.main import exit_on_signal
+from binfmtd.cli.sandboxed_command import TO_US, Outcome, handle, run_command, uninterrupted
 from binfmtd.errors import SandboxError, UsageError
 from binfmtd.host.id_maps import Ids, enter, one
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
@@ -132,7 +133,7 @@ def _sandboxed(
     ids = enter_own_instance(where)
     if root is not None:
         furnish(root)
-    handle(TO_US, end)
+    handle(TO_US, exit_on_signal)
     if write_config is not None:
         from binfmtd.host.syscalls import signal_when_parent_dies
 

@@ -10,6 +10,8 @@ from support.cli import BINFMTD, run
 from binfmtd import __version__
 from binfmtd.cli.main import COMMANDS, help_text, module_of
 
+ENTRYPOINT = "write the command alone, since an image's entrypoint is `binfmtd` already"
+TO_REGISTER = "to register architectures, write `binfmtd apply --arch {}`"
 BINFMT = "which is part of binfmtd: run `binfmt {}` (in a container, use the image binfmt)"
 BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
@@ -57,6 +59,8 @@ def test_version() -> None:
     ("arguments", "message"),
     [
         (["stats"], "unknown command 'stats': did you mean status?"),
+        (["binfmtd", "status"], f"unknown command 'binfmtd': {ENTRYPOINT}"),
+        *(([word], f"unknown command {word!r}: {TO_REGISTER.format(word)}") for word in ("arm64,riscv64", "all")),
         (["zzz"], "unknown command 'zzz': see binfmtd --help"),
         ([""], "unknown command '': see binfmtd --help"),
         (["\x1b[31mred"], "unknown command '\\x1b[31mred': see binfmtd --help"),
