@@ -15,7 +15,7 @@ from support.exec_loop import ExecLoop
 from support.instance import Instance
 from support.pacing import BelowContention
 from support.programs import exits_with, install
-from support.waiting import IN_CREATE, IN_DELETE, IN_MODIFY, DirectoryWatch, wait_until
+from support.waiting import IN_CREATE, IN_DELETE, IN_MODIFY, SLOWNESS, DirectoryWatch, wait_until
 
 from binfmtd.model.stand_in import stand_in_name
 
@@ -67,7 +67,7 @@ def test_each_handler_has_two_entries(instance: Instance, start_daemon: StartDae
     for command in (("status", "--json"), ("plan",), ("import", "--kernel"), ("doctor",), ("explain", "/usr/bin/true")):
         result = cli(*command, config=CONFIG)
         assert ".binfmtd~" not in result.stdout + result.stderr, command
-    assert cli("plan", config=CONFIG).stdout == "nothing to do\n"
+    assert cli("plan", config=CONFIG).stdout == "nothing to do: 2 handlers registered\n"
 
 
 def register(instance: Instance) -> None:
@@ -280,8 +280,13 @@ def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
         first = start_daemon(CONFIG, directory="first")
         second = start_daemon(CONFIG.replace("true", "false"), directory="second")
-        for daemon in (first, second):
-            daemon.wait_for_log("contention_started", 20)
+        # On a slow processor the second makes fewer than ten repairs in ten seconds once the first has backed off.
+        enough = 1 if SLOWNESS > 1 else 2
+        wait_until(
+            lambda: sum(bool(daemon.logs("contention_started")) for daemon in (first, second)) >= enough,
+            20,
+            what="the backoff",
+        )
         wait_until(lambda: _still(instance, 3.0), 60, what="three seconds in which nothing is registered")
         removed = Counter(event.name for event in watch.pending())
     assert removed["one"] > 0
