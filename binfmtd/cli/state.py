@@ -32,3 +32,11 @@ def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
         return state_dir(arguments)
     except StateError:
         return None
+
+
+def for_another_daemon() -> str:
+    """Return how a command reaches a daemon that has another state directory."""
+    from binfmtd.files.distribution import in_image
+
+    there = ", or run this command in its container, as by `docker exec`" if in_image() else ""
+    return f"name its own with --state-dir{there}"

@@ -13,14 +13,24 @@ _CONVERGED = (*_IN_ORDER, "served_elsewhere", "shadowed")
 
 def sentence(document: Mapping[str, Any]) -> str:
     """Return one line for a status document (``report.status``); a problem that stops the daemon's work comes first."""
-    parts = [document["problem"]] if document["problem"] else []
+    problems = [document["problem"]] if document["problem"] else []
+    return printable("; ".join([*problems, *_parts(document)]))
+
+
+def beside_problems(document: Mapping[str, Any]) -> str:
+    """Return the sentence without the problem; an empty text if binfmt_misc is not mounted, and nothing is lacking."""
+    return printable("; ".join(_parts(document)))
+
+
+def _parts(document: Mapping[str, Any]) -> list[str]:
+    parts = []
     if document["mount"] is not None:
         parts.append(in_brief(document))
     if lacks := document["lacking"]:
         parts.append(lacks)
     if document["config"]["error"]:
         parts.append("the config files are invalid now, and the previous config is in force")
-    return printable("; ".join(parts))
+    return parts
 
 
 def verdict(document: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ def test_without_a_mount(instance: Instance, start_daemon: StartDaemon, cli: Cli
     daemon.config.write_text(TWO)
     result = cli("reload")
     assert (result.status, daemon.status()["config"]["generation"]) == (1, 2)
-    assert result.message == daemon.status()["problem"]
+    assert (result.stdout, result.message) == ("the config is in force\n", daemon.status()["problem"])
 
 
 def test_a_daemon_that_is_just_starting(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

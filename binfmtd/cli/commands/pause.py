@@ -14,7 +14,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
-from binfmtd.cli.state import state_dir_to_read
+from binfmtd.cli.state import for_another_daemon, state_dir_to_read
 from binfmtd.config.build import DEFAULT_ENTRY
 from binfmtd.daemon.pause_file import LONGEST, PauseFile, since_boot
 from binfmtd.daemon.state_dir import make_state_dir, running_pid
@@ -182,10 +182,10 @@ def obeyed(directory: str) -> int:
     If no daemon runs, warn and return 0: the next daemon reads the file.
     """
     if running_pid(directory) is None:
-        from binfmtd.files.distribution import in_image
-
-        there = "; if one runs in another container, run this command there, as by `docker exec`" if in_image() else ""
-        warn(f"no daemon runs with this state directory: the change takes effect when one starts{there}")
+        warn(
+            f"no daemon runs with the state directory {directory}: the change takes effect when one starts; "
+            f"for another daemon, {for_another_daemon()}"
+        )
         return 0
     deadline = time.monotonic() + OBEYED_SECONDS
     file = PauseFile(directory, boot_id())

@@ -15,12 +15,11 @@ from typing import Any
 
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
-from binfmtd.cli.state import state_dir_to_read
+from binfmtd.cli.state import for_another_daemon, state_dir_to_read
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.state_dir import APPLY, holder, is_holder
 from binfmtd.errors import StateError
-from binfmtd.report.printable import printable
-from binfmtd.report.sentence import sentence
+from binfmtd.report.sentence import beside_problems
 from binfmtd.report.status_json import read_status
 
 IN_FORCE = 0
@@ -67,7 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     if rejected := document["config"]["error"]:
         warn(f"the config was rejected, and the previous one stays in force: {rejected}")
         return FAILED
-    print(f"the config is in force: {printable(sentence(document))}")
+    brief = beside_problems(document)
+    print(f"the config is in force: {brief}" if brief else "the config is in force")
     failures = _failures(document)
     for failure in failures:
         warn(failure)
@@ -85,12 +85,7 @@ def _daemon(directory: str, deadline: float) -> int:
             break
         time.sleep(_INTERVAL_MS / 1000)
     if lock_holder is None:
-        from binfmtd.files.distribution import in_image
-
-        there = ", or run this command in its container, as by `docker exec`" if in_image() else ""
-        raise StateError(
-            f"no daemon runs with the state directory {directory}: name the daemon's own with --state-dir{there}"
-        )
+        raise StateError(f"no daemon runs with the state directory {directory}: {for_another_daemon()}")
     pid, purpose = lock_holder
     if purpose == APPLY:
         raise StateError(
