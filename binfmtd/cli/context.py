@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.config.load import load
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
@@ -16,7 +17,8 @@ from binfmtd.kernel.mount import find
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, UnavailableReason
 from binfmtd.model.entry import ObservedState
-from binfmtd.report.status import no_emulator
+from binfmtd.report.sentence import counted
+from binfmtd.report.status import no_emulator, not_seen
 
 
 def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | None = None) -> Config:
@@ -66,6 +68,11 @@ def natively(config: Config, desired: DesiredState) -> list[str]:
     ]
 
 
+def not_checked(desired: DesiredState) -> list[str]:
+    """Return a message for each handler whose programs may fail although its entry is as declared."""
+    return [f"{name}: {not_seen(desired.by_name[name])}" for name in sorted(desired.unseen)]
+
+
 def nothing_there(desired: DesiredState) -> str | None:
     """Return a message if handlers are declared and none is possible here, for want of emulators; else None.
 
@@ -75,3 +82,13 @@ def nothing_there(desired: DesiredState) -> str | None:
     if desired.handlers or {unavailable.cause for unavailable in desired.unavailable} != {UnavailableReason.ABSENT}:
         return None
     return no_emulator(desired.unavailable)
+
+
+def nothing_to_do(assessment: Assessment) -> str:
+    """Return the answer of a command that has found everything in order, with the number of handlers."""
+    served = len(assessment.plan.served_elsewhere)
+    handlers = [handler for handler in assessment.desired.handlers if handler.enabled]
+    if not handlers:
+        return "nothing to do" if assessment.desired.unavailable else "nothing to do: no handler is needed"
+    by_others = f", {served} of them by entries of other programs" if served else ""
+    return f"nothing to do: {counted(len(handlers), 'handler')} registered{by_others}"

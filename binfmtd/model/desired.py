@@ -217,6 +217,17 @@ class DesiredState(_Desired):
         return {name: tuple(handlers) for name, handlers in lower.items()}
 
     @cached_property
+    def unseen(self) -> frozenset[str]:
+        """The handlers without F whose interpreter does not exist here: other processes look in their own root."""
+        return frozenset(
+            handler.name
+            for handler in self.handlers
+            if handler.enabled
+            and Flags.F not in handler.registration.flags
+            and handler.registration.interpreter not in self.file_identities
+        )
+
+    @cached_property
     def _mixed(self) -> bool:
         """True if magics and extensions may have to be ranked against each other: then each pair is compared."""
         kinds = {(type(handler.registration.match), handler.priority) for handler in self.handlers if handler.enabled}

@@ -60,6 +60,12 @@ def unavailable_reason(unavailable: Unavailable) -> str:
     return f"{unavailable.reason}: {emulators_remedy(unavailable.architecture, unavailable.interpreters)}"
 
 
+def not_seen(handler: Handler) -> str:
+    """Return why it is unknown here if a handler's programs run (``DesiredState.unseen``)."""
+    path = handler.registration.interpreter
+    return f"not checked: without flag F each program needs {path} in its own root, and this container has no such file"
+
+
 def handler_states(
     desired: DesiredState, observed: ObservedState, planned: Plan, troubles: Troubles
 ) -> list[dict[str, Any]]:
@@ -173,6 +179,8 @@ def _handler_row(
         reason = f"its stand-in cannot be registered ({why}): {fails}"
     elif name in planned.shadowed:
         state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
+    elif name in desired.unseen:
+        reason = not_seen(handler)
     elif name in desired.passed_over:
         reason = "; ".join(f"{passed.path} is not used: {passed.reason}" for passed in desired.passed_over[name])
     registration = handler.registration

@@ -41,7 +41,8 @@ def test_everything_that_has_an_emulator_and_is_not_native(instance: Instance, t
 
     before = state(instance)
     again = cli("apply", config=config)
-    assert (again.status, again.stdout, again.stderr) == (0, "nothing to do\n", "")
+    assert (again.status, again.stderr) == (0, "")
+    assert again.stdout == f"nothing to do: {len(expected)} handlers registered\n"
     assert state(instance) == before
 
 
@@ -139,7 +140,7 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, cli: Cli
     cli.state_directory = daemon.state_directory
     with DirectoryWatch(instance.directory) as watch:
         agreed = cli("apply", config=ONE)
-        assert (agreed.status, agreed.stdout, agreed.stderr) == (0, "nothing to do\n", "")
+        assert (agreed.status, agreed.stdout, agreed.stderr) == (0, "nothing to do: 1 handler registered\n", "")
 
         other = ONE.replace("one", "two") + "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere'"
         result = cli("apply", config=other)
@@ -161,7 +162,7 @@ def test_a_second_mount_beside_a_daemon(start_daemon: StartDaemon, tmp_path: Pat
     """--hold mounts binfmt_misc at its directory, once, also while a daemon runs."""
     cli.state_directory = start_daemon(ONE).state_directory
     held = tmp_path / "held"
-    for printed in (f"mounted binfmt_misc at {held}\n", "nothing to do\n"):
+    for printed in (f"mounted binfmt_misc at {held}\n", "nothing to do: 1 handler registered\n"):
         result = cli("apply", "--own-instance", "--hold", str(held), config=ONE)
         assert (result.status, result.stdout, result.stderr) == (0, printed, "")
 
@@ -216,7 +217,7 @@ def test_arch_only_adds(instance: Instance, tmp_path: Path, cli: Cli) -> None:
     result = cli("--arch", "arm64", "linux/arm/v7", config=config)
     assert (result.status, result.stderr) == (0, "")
     assert instance.names() == ["qemu-arm", "qemu-aarch64", "qemu-s390x"]
-    assert cli("--arch", "none", config=config).stdout == "nothing to do\n"
+    assert cli("--arch", "none", config=config).stdout == "nothing to do: no handler is needed\n"
     assert cli("--arch=all,-arm64,-arm", config=config).status == 0
     assert instance.names() == ["qemu-riscv64", "qemu-arm", "qemu-aarch64", "qemu-s390x"]
     assert cli("apply", config=config).status == 0, "without it, what the config no longer declares goes"
@@ -343,11 +344,13 @@ def test_what_another_container_registered(instance: Instance, tmp_path: Path, c
     shutil.copy("/usr/bin/qemu-aarch64", tmp_path / "same")  # as another container shows the same image
     (tmp_path / "same").rename(emulator)
     planned = cli("plan", config='architectures = ["arm64"]\n' + config)
-    assert (planned.status, planned.stdout) == (0, "nothing to do\n")
+    assert (planned.status, planned.stdout) == (0, "nothing to do: 1 handler registered\n")
     assert not cli.state_directory.exists()
-    assert cli("--arch", "arm64", config=config).stdout == "nothing to do\n"
+    assert cli("--arch", "arm64", config=config).stdout == "nothing to do: 1 handler registered\n"
     assert state(instance) == before
-    assert cli("--arch", "arm64", config=config).stdout == "nothing to do\n", "the ledger knows now"
+    assert cli("--arch", "arm64", config=config).stdout == "nothing to do: 1 handler registered\n", (
+        "the ledger knows now"
+    )
     shutil.rmtree(cli.state_directory)
     install(emulator, emulator.read_bytes() + b"newer")
     planned = cli("plan", config='architectures = ["arm64"]\n' + config)

@@ -50,7 +50,11 @@ def test_nothing_to_do(cli: Cli) -> None:
     """After `apply` there is nothing left to do: status 0."""
     assert cli("apply", config=CONFIG).status == 0
     result = cli("plan", config=CONFIG)
-    assert (result.status, result.stdout, result.stderr) == (0, "nothing to do\n", "")
+    assert (result.status, result.stdout, result.stderr) == (
+        0,
+        "nothing to do: 3 handlers registered\n",
+        "",
+    )
     assert cli("plan", "--json", config=CONFIG).json == {"actions": []}
 
 

@@ -77,7 +77,7 @@ def test_the_host_holds_it(host: Shell) -> None:
     result = host(f"{MOUNT}; {container()}; echo host; ls -A {MOUNT_POINT}")
     assert result.stderr == ""
     assert result.stdout.splitlines()[-9:] == [
-        "registered  one    missing  the entry is missing",
+        "registered  one    missing  no entry had this name",
         "status 0",
         *("one", "register", "status"),
         "host",
@@ -121,7 +121,11 @@ def test_a_mount_that_holds_it(host: Shell) -> None:
     """)
     assert result.stderr == ""
     mounted, *_, again, one, _, _ = result.stdout.splitlines()
-    assert (mounted, again, one) == ("mounted binfmt_misc at /mnt/held/here", "nothing to do", "one")
+    assert (mounted, again, one) == (
+        "mounted binfmt_misc at /mnt/held/here",
+        "nothing to do: 1 handler registered",
+        "one",
+    )
 
 
 def test_with_pid_host_the_hosts_own_mount_is_made(host: Shell) -> None:

@@ -134,7 +134,7 @@ def test_nothing_changes_the_second_time(host: Host) -> None:
     for words in ("arm64", "arm", "arm,arm64"):
         result = host.apply("--arch", words)
         assert result.status == 0
-        assert result.stdout.startswith("nothing to do\n")
+        assert result.stdout.startswith("nothing to do: ")
         assert host.versions() == before
 
 

@@ -441,7 +441,7 @@ def test_apply_beside_a_seal(sealed_alone: Instance, cli: Cli) -> None:
     `sealed = false` unseals it; `sealed = true` registers nevertheless.
     """
     done = cli("apply", config=CONFIG)
-    assert (done.status, done.stdout) == (0, "nothing to do\n")
+    assert (done.status, done.stdout) == (0, "nothing to do: 1 handler registered\n")
     two = HANDLER.replace("one", "two")
     done = cli("apply", config=CONFIG + two)
     assert (done.status, done.stdout) == (1, "")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from binfmtd.cli import options
 from binfmtd.cli.bound_emulators import bound_emulators
 from binfmtd.cli.commands.plan import describe
-from binfmtd.cli.context import load_config, natively, nothing_there
+from binfmtd.cli.context import load_config, natively, not_checked, nothing_there, nothing_to_do
 from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visit
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import UnavailableReason
-from binfmtd.model.drift import Act, additive
+from binfmtd.model.drift import Act, Action, Drift, additive
 from binfmtd.report.printable import printable
 from binfmtd.report.status import unavailable_reason
 
@@ -97,6 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     desired = result.assessment.desired
     warnings = [
         *natively(config, desired),
+        *not_checked(desired),
         *config.warnings,
         *(boot_persistence.warnings if boot_persistence is not None else ()),
     ]
@@ -162,6 +163,11 @@ def _failures(here: Visit, result: ReconcileResult, *, only_adding: bool) -> lis
     return failures
 
 
+def _reason(action: Action) -> str:
+    """Return why the action was taken, as seen after it."""
+    return "no entry had this name" if action.drift is Drift.MISSING and action.act is Act.REGISTER else action.reason
+
+
 def _print(
     result: ReconcileResult,
     failures: Sequence[Failure],
@@ -195,9 +201,9 @@ def _print(
     if opened is not None:
         print(f"opened the seal of binfmt_misc at {printable(opened)}")
     if result.done:
-        rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in result.done]
+        rows = [(_DONE[action.act], action.entry, action.drift.value, _reason(action)) for action in result.done]
         print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
     elif idle and not failures and not mounted and opened is None:
-        print("nothing to do")
+        print(nothing_to_do(result.assessment))
     if kept is not None and not failures:
         print(f"after a reboot, the handlers come back through {printable(kept)}")

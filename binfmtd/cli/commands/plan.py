@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, natively, nothing_there, reconciler
+from binfmtd.cli.context import load_config, natively, nothing_there, nothing_to_do, reconciler
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.cli.trial import look_and_try
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             ]
         )
     else:
-        print("nothing to do")
+        print(nothing_to_do(assessment))
     return DRIFT if actions else IN_SYNC
 
 

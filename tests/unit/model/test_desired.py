@@ -77,6 +77,8 @@ def test_in_a_container_a_path_without_f_is_not_judged(declared: HandlerSpec, re
     """Without F the kernel looks in the root of the process that calls exec, so a path missing here is no reason."""
     desired = resolved(declared, facts=Facts({}, judges_paths=False))
     assert [h.registration.interpreter for h in desired.handlers] == (["/i"] if registered else [])
+    assert desired.unseen == ({declared.name} if registered else set())
+    assert not resolved(declared, facts=Facts({"/i": THERE}, judges_paths=False)).unseen
 
 
 STORED = ARM._replace(interpreters=("/store/9.2.2/qemu-arm",), store="/store")

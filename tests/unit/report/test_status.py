@@ -90,6 +90,11 @@ STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS
         ({"planned": Plan((MISSING,))}, "waiting", "the entry is missing"),
         ({"planned": Plan(shadowed={"a": "x"})}, "shadowed", "entry x takes its files"),
         ({"planned": Plan((MISSING._replace(entry="b"),)), "observed": STOOD_IN}, "registered", ""),
+        (
+            {"handler": A._replace(registration=SAYS._replace(flags=Flags.P))},
+            "registered",
+            "not checked: without flag F each program needs /usr/bin/qemu-arm in its own root",
+        ),
     ],
 )
 def test_the_states_of_a_handler(changes: dict[str, Any], state: str, says: str) -> None:
