@@ -51,7 +51,7 @@ def take_back(given: argparse.Namespace) -> int:
     if given.json:
         print_json({"removed": removed, "persistent": None})
     elif there or removed:
-        for what in (f"{boot_persistence.file} and its copies of emulators", *removed):
+        for what in (f"{boot_persistence.named} and its copies of emulators", *removed):
             print(printable(f"removed {what}"))
     else:
         print("nothing to do")

@@ -109,9 +109,8 @@ def main(arguments: Sequence[str]) -> int:
     for problem in (here.reconciler.ledger.problem, nothing, *warnings):
         if problem:
             warn(problem)
-    kept = boot_persistence.file if boot_persistence is not None else None
     opened = here.instance.mounted.directory if here.opened else None
-    _print(result, failures, here.mounted, kept, as_json=given.json, idle=not nothing, opened=opened)
+    _print(result, failures, here.mounted, boot_persistence, as_json=given.json, idle=not nothing, opened=opened)
     for failure in failures:
         warn(f"{failure.entry}: {failure.reason}")
     return FAILED if failures or nothing else DONE
@@ -172,7 +171,7 @@ def _print(
     result: ReconcileResult,
     failures: Sequence[Failure],
     mounted: Sequence[str],
-    kept: str | None,
+    boot_persistence: "BootPersistence | None",
     *,
     as_json: bool,
     idle: bool,
@@ -180,8 +179,8 @@ def _print(
 ) -> None:
     """Print what was done, as text or as one JSON document.
 
-    ``mounted`` lists where binfmt_misc was mounted, ``kept`` is the file that brings the handlers back after a reboot,
-    and ``opened`` is the directory whose seal was opened.  ``idle``: if nothing was done, that is correct.
+    ``mounted`` lists where binfmt_misc was mounted, and ``opened`` is the directory whose seal was opened.
+    ``idle``: if nothing was done, that is correct.
     """
     if as_json:
         document: dict[str, Any] = {
@@ -192,8 +191,8 @@ def _print(
             document["mounted"] = mounted
         if opened is not None:
             document["opened"] = opened
-        if kept is not None:
-            document["persistent"] = kept
+        if boot_persistence is not None:
+            document["persistent"] = boot_persistence.file
         print_json(document)
         return
     for place in mounted:
@@ -205,5 +204,5 @@ def _print(
         print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
     elif idle and not failures and not mounted and opened is None:
         print(nothing_to_do(result.assessment))
-    if kept is not None and not failures:
-        print(f"after a reboot, the handlers come back through {printable(kept)}")
+    if boot_persistence is not None and not failures:
+        print(f"after a reboot, the handlers come back through {printable(boot_persistence.named)}")
