@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from binfmtd.catalog import names
+from binfmtd.cli.options import ALL
 from binfmtd.config.load import load
 from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
@@ -61,8 +63,11 @@ def reconciler(
 def natively(config: Config, desired: DesiredState) -> list[str]:
     """Return a message for each architecture that the command line names and that needs no handler here."""
     known = desired.by_name.keys() | desired.unavailable_by_name.keys()
+    written = {
+        names.find(word).name: word for word in config.architectures or () if word != ALL and not word.startswith("-")
+    }
     return [
-        f"{declared.architecture} runs natively: it needs no handler"
+        f"{written.get(str(declared.architecture), declared.architecture)} runs natively: it needs no handler"
         for declared in config.specs
         if declared.unless_native and not declared.from_all and declared.name not in known
     ]

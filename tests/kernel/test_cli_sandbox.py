@@ -161,6 +161,7 @@ def test_a_command_that_counts_as_an_architecture(sandbox: Sandbox) -> None:
         "--arch: unknown architecture './program': `binfmtd arch` lists the known ones; if it is the command, write -- "
         "before it"
     )
+    assert sandbox(options=("--arch", "")).message == "--arch is empty: name architectures, or write all or none"
 
 
 def test_without_a_command_it_is_a_shell(sandbox: Sandbox) -> None:

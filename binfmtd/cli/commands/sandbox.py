@@ -112,6 +112,8 @@ def _expect_no_command_in(given: argparse.Namespace) -> None:
     try:
         options.architectures(given)
     except UsageError as error:
+        if not "".join(given.arch).strip():
+            raise
         raise UsageError(f"{error}; if it is the command, write -- before it") from None
 
 
