@@ -302,7 +302,7 @@ def test_arch_that_runs_natively(instance: Instance, tmp_path: Path, cli: Cli) -
     assert result.messages == [f"{name} runs natively: it needs no handler" for name in CATALOG if name in native]
     assert instance.names() == ["qemu-alpha"]
     for name in native & {"x86_64", "aarch64"}:
-        word = CATALOG[name].goarch
+        word = str(CATALOG[name].goarch)
         assert cli("plan", "--arch", word, config=config).message == f"{word} runs natively: it needs no handler"
     for words in (("apply",), ("plan",), ("check",), ("export", "--format", "binfmt.d")):
         alone = cli(*words, "--arch", ",".join(native), config=config)
