@@ -4,6 +4,7 @@ Each message is one line: what is wrong, where, and what to do about it.  The co
 with ``exit_code``.  ``again`` is the condition under which another attempt can succeed.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from errno import EMFILE, ENFILE, ENOMEM
 
@@ -45,10 +46,17 @@ class UsageError(BinfmtdError):
 
 
 class ConfigError(BinfmtdError):
-    """A config that cannot be used; the message names the file, the key and the remedy."""
+    """A config that cannot be used; the message names the file, the key and the remedy.
+
+    ``others`` are such messages for further mistakes that were found.
+    """
 
     exit_code = 78  # EX_CONFIG of sysexits.h
     again = Again.RELOAD
+
+    def __init__(self, message: str, others: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.others = tuple(others)
 
 
 class FormatError(BinfmtdError):

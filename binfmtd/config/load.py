@@ -53,7 +53,7 @@ def read(path: str | None, *, trust: Trust, default: str = DEFAULT_PATH) -> Cont
 
 def make(contents: Contents, *, trust: Trust, architectures: Sequence[str] | None = None) -> Config:
     """Return the config that the contents declare: the second half of ``load``.  Raises ConfigError."""
-    merged = merge.merge([(file, _parse(file, data)) for file, data in contents])
+    merged = merge.merge(_parsed(contents))
     if architectures is not None:
         merged.top["architectures"] = list(architectures)
         merged.origins["architectures",] = merge.Origin("command line", "architectures")
@@ -125,6 +125,21 @@ def _read(look: FileVersions, trust: Trust) -> Contents:
         except FormatError as error:
             raise ConfigError(f"{shown(file)}: cannot be read: {error}") from error
     return tuple(contents)
+
+
+def _parsed(contents: Contents) -> "list[tuple[str, ConfigFile]]":
+    parsed = []
+    errors: list[ConfigError] = []
+    for file, data in contents:
+        try:
+            parsed.append((file, _parse(file, data)))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        first, *later = errors
+        first.others += tuple(message for error in later for message in (str(error), *error.others))
+        raise first
+    return parsed
 
 
 def _parse(file: str, data: bytes) -> "ConfigFile":

@@ -39,9 +39,9 @@ def parse(text: str, file: str) -> ConfigFile:
         problems = error.errors(include_url=False)
         # A misspelt key comes first, because it explains a missing one.
         problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-        key, reason = _explain(problems[0])
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(f"{file}: {key}: {reason}{more}") from error
+        first, *others = (f"{file}: {key}: {reason}" for key, reason in map(_explain, problems))
+        more = f" (and {len(others)} more)" if others else ""
+        raise ConfigError(first + more, others) from error
 
 
 _KEYS: Mapping[tuple[str, int], type] = {

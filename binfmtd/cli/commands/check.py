@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = load_config(given, wanted)
     except ConfigError as error:
-        errors.append(str(error))
+        errors += [str(error), *error.others]
     else:
         desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
         handlers = len(desired.handlers)

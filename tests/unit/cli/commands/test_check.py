@@ -28,6 +28,19 @@ def test_a_config_error(tmp_path: Path, text: str, key: str, remedy: str) -> Non
     assert remedy in result.message
 
 
+def test_all_mistakes_of_all_files(tmp_path: Path) -> None:
+    """Each mistake is one line, also those of other files; other commands print the first, and how many more it has."""
+    config, other = tmp_path / "binfmtd.toml", tmp_path / "conf.d" / "a.toml"
+    other.parent.mkdir()
+    config.write_text("keep = [1]\nsetle = 1")
+    other.write_text("resync = '1'")
+    lines = check(config).stderr.splitlines()
+    first = f"binfmtd: {config}: setle: unknown key: did you mean settle or sealed? (and 1 more)"
+    assert (lines[0], run([*BINFMTD, "plan", "--config", str(config)]).stderr) == (first, f"{first}\n")
+    places = [f"{config}: keep[0]: 1 must be", f"{other}: resync: '1' is not"]
+    assert [line.startswith(f"binfmtd: {place}") for line, place in zip(lines[1:], places, strict=True)] == [True, True]
+
+
 def test_a_config_error_as_json(tmp_path: Path) -> None:
     """With --json the error is in the document on stdout, and stderr is empty."""
     config = tmp_path / "binfmtd.toml"
