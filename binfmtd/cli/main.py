@@ -45,9 +45,6 @@ COMMANDS = {
 _MODULES = {"import": "import_"}  # commands whose names are keywords of Python
 
 
-_WISHES = ("BINFMTD_ARCH", "BINFMTD_PERSISTENT")
-
-
 # Module of another project -> the package that pip installs it from.
 _PACKAGES = {
     "asyncore": "pyasyncore",
@@ -167,8 +164,8 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments and any(os.environ.get(variable) for variable in _WISHES):
-        arguments = ["apply"]  # requested by the environment alone, as in a container
+    if not arguments and _is_wished():
+        arguments = ["apply"]
     first = arguments[0] if arguments else "--help"
     if first == "help" and arguments[1:]:
         return _dispatch([arguments[1], "--help"])
@@ -184,6 +181,17 @@ def _dispatch(arguments: list[str]) -> int:
         raise UsageError(f"unknown command {first!r}: {_hint(first)}")
     status: int = importlib.import_module(module_of(first)).main(arguments[1:])
     return status
+
+
+def _is_wished() -> bool:
+    """Return True if the environment alone asks for handlers, as in a container."""
+    if os.environ.get("BINFMTD_ARCH", "").strip():
+        return True
+    if not os.environ.get("BINFMTD_PERSISTENT"):
+        return False
+    from binfmtd.cli.options import switch
+
+    return switch("BINFMTD_PERSISTENT")
 
 
 def _hint(word: str) -> str:

@@ -83,6 +83,16 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
     assert (result.status, result.stdout, result.message) == (2, "", message)
 
 
+@pytest.mark.parametrize(
+    ("value", "status", "said"), [("0", 0, "usage: binfmtd COMMAND"), ("maybe", 2, "write 1 or 0")]
+)
+def test_a_variable_that_asks_for_nothing(value: str, status: int, said: str) -> None:
+    """$BINFMTD_PERSISTENT alone means `apply`, but not if it is off."""
+    result = run(BINFMTD, env=os.environ | {"BINFMTD_PERSISTENT": value})
+    assert result.status == status
+    assert said in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])
 def test_the_outputs_reader_has_exited(arguments: list[str]) -> None:
     """If the other end of stdout's pipe is closed, `binfmtd` ends with status 1 and prints no message."""
