@@ -14,14 +14,16 @@ STORE = "/var/lib/binfmtd/emulators"
 MANIFEST = "manifest.json"  # in the directory of a version
 SYSTEM = "system"  # in the config: the paths where the distribution installs emulators
 IN_STORE = "store:"  # in the config: precedes the name of a version in the store
+LOST_FOUND = "lost+found"  # mke2fs makes it, if the store is a file system of its own
+_TAKEN = {SYSTEM: "means the distribution's emulators", LOST_FOUND: "is a directory of the file system"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _OF_QEMU = re.compile(r"\d+\.\d+\.\d+")
 
 
 def check_version(name: str) -> None:
     """Raise FormatError if a version in the store cannot have this name."""
-    if name == SYSTEM:
-        raise FormatError(f"{name!r} means the distribution's emulators: give the version another name")
+    if name in _TAKEN:
+        raise FormatError(f"{name!r} {_TAKEN[name]}: give the version another name")
     if _NAME.fullmatch(name) is None:
         allowed = "up to 64 letters, digits, and . _ + - after the first"
         raise FormatError(f"{name!r} cannot be the name of a version: use {allowed}, like 9.2.2")

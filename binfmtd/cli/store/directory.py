@@ -26,12 +26,11 @@ from binfmtd.files.lock import FileLock
 from binfmtd.files.trust import Trust, untrusted
 from binfmtd.formats import store_manifest as manifests
 from binfmtd.formats.store_manifest import FileFacts, Manifest
-from binfmtd.model.emulator_version import MANIFEST, check_version
+from binfmtd.model.emulator_version import LOST_FOUND, MANIFEST, check_version
 
 LOCK = ".lock"
 _PATIENCE = 60.0  # seconds; the lock is held for a rename, or while the files of a killed command are removed
 _LEFTOVER = re.compile(r"\.(new|old)-[0-9a-f]{16}")
-_OTHERS = ("lost+found",)  # mke2fs makes it, if the store is a file system of its own
 _VERSION = "version"  # in the directory of a version that is prepared
 _MOST_BYTES = 1 << 20  # of a file that are hashed between two steps
 
@@ -68,7 +67,7 @@ class Store:
         """Return the names of all versions, damaged ones included, sorted.  Raises OSError."""
         try:
             with os.scandir(self.path) as listing:
-                return sorted(entry.name for entry in listing if entry.name not in _OTHERS and entry.name[0] != ".")
+                return sorted(entry.name for entry in listing if entry.name != LOST_FOUND and entry.name[0] != ".")
         except FileNotFoundError:
             return []
 

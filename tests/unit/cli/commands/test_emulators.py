@@ -52,6 +52,7 @@ def test_names(store: StoreCli, tmp_path: Path) -> None:
     silent = emulators(tmp_path / "silent", {"qemu-sh4": tiny_emulator(None)})
     assert "report no version: give this one a name with --name" in store("import", silent).message
     assert "means the distribution's emulators" in store("import", source, "--name", "system").message
+    assert "is a directory of the file system" in store("import", source, "--name", "lost+found").message
     assert "cannot be the name of a version" in store("import", source, "--name", "../x").message
     assert store.versions == []
     store.checked("import", source, "--name", "mixed")
