@@ -220,6 +220,11 @@ def test_debians_files(cli: Cli, tmp_path: Path) -> None:
         assert sorted(path.name for path in output.iterdir()) == ["a", "b"]
     again = cli("import", str(output))
     assert (again.status, again.stderr) == (0, "")
+    (output / "c").write_text("package p\n")
+    (output / "d").mkdir()
+    result = cli("export", "--format", "debian", "--output", str(output), config=two.partition("[handlers.b]")[0])
+    expected = f"{output}/b: an earlier export wrote this file, and it is not in this one: remove it"
+    assert (result.status, result.message) == (0, expected)
     (output / "b").write_text("package p\n")
     result = cli("export", "--format", "debian", "--output", str(output), config=two)
     assert (result.status, result.message.partition(": ")[0]) == (2, f"{output}/b")

@@ -6,7 +6,8 @@ For each thing that the format cannot express, a line on stderr names the entrie
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import combinations
 
@@ -218,11 +219,23 @@ def _print(files: Sequence[tuple[str, bytes]], output: str | None) -> None:
             sys.stdout.buffer.write(_shown(text) if sys.stdout.isatty() else text)
         else:
             _write(os.path.join(output, name), text)
+    if output is not None and os.path.isdir(output):
+        for path in _of_earlier_exports(output, {name for name, _ in files}):
+            warn(f"{path}: an earlier export wrote this file, and it is not in this one: remove it")
 
 
 def _shown(text: bytes) -> bytes:
     """Escape what could control a terminal: names are bytes, and a file has to contain them unchanged."""
     return "\n".join(map(printable, to_text(text).split("\n"))).encode()
+
+
+def _of_earlier_exports(directory: str, written: Collection[str]) -> Iterator[str]:
+    """Yield the other files there that an export has written: they would still be registered."""
+    for name in sorted(set(os.listdir(directory)).difference(written)):
+        path = os.path.join(directory, name)
+        with suppress(OSError, FormatError):  # no file of ours
+            if is_generated(read_regular(path)):
+                yield path
 
 
 def _write(path: str, text: bytes) -> None:
