@@ -25,7 +25,7 @@ SUITE = "bookworm"
 PYTHON = "3.11"  # Debian 12's
 DEBIAN = ("gcc", "libc6-dev", "libexpat1-dev", f"libpython{PYTHON}-dev", f"python{PYTHON}", "zlib1g-dev")
 # Debian's packages of which parts are in the program.
-PARTS = (f"libpython{PYTHON}-dev", f"libpython{PYTHON}-stdlib", "libexpat1-dev", "zlib1g-dev")
+PARTS: tuple[str, ...] = (f"libpython{PYTHON}-dev", f"libpython{PYTHON}-stdlib", "libexpat1-dev", "zlib1g-dev")
 PARTS += ("libbz2-1.0", "libffi8", "liblzma5")
 WITHOUT_WHEEL = ("pyinotify",)  # on PyPI
 SOURCES = ("freeze.py", "launcher.c", "no_tls.py", "start.py", "tables.h")
