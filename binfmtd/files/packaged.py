@@ -17,7 +17,7 @@ def in_one_file() -> bool:
 def read_packaged(path: str) -> bytes:
     """Return the content of a file, whose path is relative to the package.  Raises OSError."""
     if in_one_file():
-        import _onefile  # type: ignore[import-not-found]
+        import _onefile
 
         return bytes(_onefile.content(f"binfmtd/{path}"))
     with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), path), "rb") as file:

@@ -41,7 +41,7 @@ def main() -> None:
                 for name in imports(Path(imported.__file__).read_bytes()):
                     importlib.import_module(name)
     importlib.import_module(LATE)
-    files = {Path(module.__file__) for module in [*sys.modules.values()] if getattr(module, "__file__", None)}
+    files = {Path(file) for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))}
     files |= {*LIBRARY.glob("encodings/*.py")}  # Python imports an encoding when a text has it
     used = sorted(str(path) for path in files if path.is_relative_to(LIBRARY) and path.suffix == ".py")
     # In a process of its own: what this one has imported would change how constants are stored.

@@ -12,7 +12,6 @@ is set.
 """
 
 import datetime as dt
-import io
 import json
 import os
 import re
@@ -23,7 +22,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 STATUS = re.compile(r"var/lib/dpkg/status(\.d/[^/]+)?")
 COPYRIGHT = re.compile(r"usr/share/doc/[^/]+(/copyright)?")
@@ -43,7 +42,7 @@ class Package(NamedTuple):
     machine: str
 
 
-def unpack(image: io.BufferedIOBase, root: Path) -> None:
+def unpack(image: BinaryIO, root: Path) -> None:
     """Write the files that name packages below ``root``, from a tar of the image's root directory."""
     with tarfile.open(fileobj=image, mode="r|*") as archive:
         for member in archive:
@@ -65,7 +64,7 @@ def packages(listed: str) -> dict[str, Package]:
     """Return the packages of a list, by their names."""
     found = {}
     for stanza in listed.split("\n\n"):
-        fields = dict(re.findall(r"^([\w-]+): (.*)$", stanza, re.MULTILINE))
+        fields: dict[str, str] = dict(re.findall(r"^([\w-]+): (.*)$", stanza, re.MULTILINE))
         name = fields["Package"]
         found[name] = Package(fields.get("Source", name).partition(" ")[0], fields["Architecture"])
     return found

@@ -138,7 +138,7 @@ def compiled_modules() -> Iterator[tuple[str, Path]]:
 
 def glibc(program: Path, libraries: Iterable[Path]) -> tuple[int, ...]:
     """Return the version of glibc that all of them require, by the versions of the symbols that they use."""
-    versions = {(0,)}
+    versions: set[tuple[int, ...]] = {(0,)}
     for path in (program, *libraries):
         listed = subprocess.run(["objdump", "-p", str(path)], check=True, capture_output=True, text=True).stdout
         references = listed.partition("Version References:")[2]

@@ -4,13 +4,11 @@ binfmtd uses no TLS, so the one file has no OpenSSL, which would have to be kept
 ``ssl`` all the same, for functions that binfmtd does not call.
 """
 
-from typing import NoReturn
-
 
 class Missing(OSError):  # noqa: N818  it stands for other names, most of which are no errors
     """Each name of the module: a class, since annotations and ``except`` take classes."""
 
-    def __init__(self, *_: object, **__: object) -> NoReturn:
+    def __init__(self, *_: object, **__: object) -> None:
         raise NotImplementedError("the one file has no TLS")
 
 

@@ -16,6 +16,7 @@ from errno import EACCES, ENOSYS, EPERM
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
 from itertools import count
 from types import ModuleType
+from typing import Any
 
 # None of these may need a compiled module: the loader of those is below.
 import _onefile
@@ -42,7 +43,8 @@ class Compiled:
     @classmethod
     def find_spec(cls, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         """Return how to load a module, or None if it is not one of ours."""
-        return ModuleSpec(name, cls, origin="the one file") if name in COMPILED else None
+        loader: Any = cls
+        return ModuleSpec(name, loader, origin="the one file") if name in COMPILED else None
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> ModuleType | None:
@@ -118,7 +120,7 @@ def _run() -> None:
 sys.meta_path[:] = [Compiled, BuiltinImporter, FrozenImporter]
 sys.path.clear()
 sys.path_hooks.clear()
-sys._stdlib_dir = None  # else FrozenImporter gives modules the paths of files that are not there
+sys._stdlib_dir = None  # type: ignore[attr-defined]  # else FrozenImporter gives modules the paths of files that are not there
 try:
     _run()
 except LibraryError as error:  # of a module that is imported before a command can report errors

@@ -44,4 +44,4 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     if page.file.src_uri.startswith(pages.SOURCES):
         page.meta["search"] = {"exclude": True}
         return markdown
-    return pages.adapted(markdown, page.file.src_uri)
+    return str(pages.adapted(markdown, page.file.src_uri))
