@@ -32,6 +32,7 @@ from binfmtd.model.match import match_of
 from binfmtd.model.stand_in import check_handler_name
 
 BY_ARCHITECTURE = "by_architecture"
+_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"  # https://docs.pydantic.dev/latest/concepts/plugins/
 
 
 def shown(value: object) -> str:
@@ -286,5 +287,22 @@ class ConfigFile(TypedDict, total=False):
     handlers: dict[EntryName, Annotated[HandlerTable, AfterValidator(_whole)]]
 
 
-FILE = TypeAdapter(ConfigFile)
+def _without_plugins() -> TypeAdapter[ConfigFile]:
+    """Return the validator of one file.
+
+    pydantic offers each validator to plugins, which any installed package can have.  Their code does not belong into a
+    daemon of root, and looking for them takes 2 ms or more.
+    """
+    before = os.environ.get(_PLUGINS)
+    os.environ[_PLUGINS] = "__all__"
+    try:
+        return TypeAdapter(ConfigFile)
+    finally:
+        if before is None:
+            del os.environ[_PLUGINS]
+        else:
+            os.environ[_PLUGINS] = before
+
+
+FILE = _without_plugins()
 """The validator of one file's tables."""

@@ -1,5 +1,6 @@
 """``binfmtd check`` on configs that cannot be used."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ def test_all_mistakes_of_all_files(tmp_path: Path) -> None:
     assert (lines[0], run([*BINFMTD, "plan", "--config", str(config)]).stderr) == (first, f"{first}\n")
     places = [f"{config}: keep[0]: 1 must be", f"{other}: resync: '1' is not"]
     assert [line.startswith(f"binfmtd: {place}") for line, place in zip(lines[1:], places, strict=True)] == [True, True]
+
+
+def test_plugins_of_pydantic(tmp_path: Path) -> None:
+    """No plugin of pydantic that another package installs is imported."""
+    package = tmp_path / "plugin-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[pydantic]\nany = a_plugin:plugin\n")
+    (tmp_path / "a_plugin.py").write_text("print('imported')\n")
+    (tmp_path / "binfmtd.toml").write_text("architectures = []\n")
+    command = [*BINFMTD, "check", "--config", str(tmp_path / "binfmtd.toml")]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = run(command, env=os.environ | {"PYTHONPATH": path})
+    assert (result.status, result.stdout, result.stderr) == (0, "valid: 0 handlers\n", "")
 
 
 def test_a_config_error_as_json(tmp_path: Path) -> None:
