@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench picture screenshots \
-    test-packages test-reproducible lint-ansible sbom man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
+    test-deb-arm64 test-packages test-reproducible lint-ansible sbom man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -190,6 +190,11 @@ endef
 test-security: setup ## the daemon under AppArmor and under SELinux, enforcing, in two emulated machines; twenty minutes
 	$(need-machines)
 	@PATH="$$PATH:/usr/sbin" PYTHONPATH=tests $(BIN)/python -m kernels apparmor selinux
+
+test-deb-arm64: setup deb ## the Debian package in an emulated arm64 machine: install, use, remove and purge it
+	@$(NEED) qemu-system-arm 'command -v qemu-system-aarch64'
+	$(need-machines)
+	@PATH="$$PATH:/usr/sbin" PYTHONPATH=tests $(BIN)/python -m kernels arm64 -- -n0 tests/packages/test_deb_arm64.py
 
 KERNELS :=
 kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an emulated machine; KERNELS=6.1 for one, arm64, arm64-16k and s390x for others

@@ -67,7 +67,7 @@ PACKAGES = (
 # brings those that Debian takes for granted.
 ESSENTIAL = (
     *("base-files", "base-passwd", "bash", "bsdutils", "coreutils", "dash", "debianutils", "diffutils", "findutils"),
-    *("grep", "gzip", "hostname", "libc-bin", "login", "mawk", "ncurses-bin", "sed", "tar", "util-linux"),
+    *("grep", "gzip", "hostname", "libc-bin", "login", "mawk", "ncurses-bin", "perl-base", "sed", "tar", "util-linux"),
 )
 CONFIGURE = (
     '--extract-hook=for file in passwd group; do cp "$1/usr/share/base-passwd/$file.master" "$1/etc/$file"; done',

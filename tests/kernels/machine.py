@@ -85,6 +85,8 @@ def _pack(job: Path, arguments: Sequence[str]) -> None:
     with tarfile.open(job, "w") as archive:
         for name in filter(os.path.exists, (str(CHECKOUT / name) for name in names if name)):
             archive.add(name, f"checkout/{os.path.relpath(name, CHECKOUT)}", filter=_by_root)
+        for package in CHECKOUT.glob("build/deb/*.deb"):  # of `make deb`, for tests/packages/test_deb_arm64.py
+            archive.add(package, f"checkout/build/deb/{package.name}", filter=_by_root)
         member = tarfile.TarInfo("job")
         member.size = len(script)
         archive.addfile(member, io.BytesIO(script))

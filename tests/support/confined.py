@@ -30,16 +30,17 @@ PROBING = 60  # seconds, of an ordinary machine: Python starts once more, and 33
 class Machine(Instance):
     """The own instance of a virtual machine; commands in it begin with ``confining``, which gives them their label."""
 
-    def __init__(self, confining: Sequence[str]) -> None:
+    def __init__(self, confining: Sequence[str] = (), binfmtd: str = BINFMTD) -> None:
         if not made_for_tests():
             pytest.skip("takes a virtual machine of `make test-security`")
         self._commands: list[subprocess.Popen[Any]] = []
         self._lock = None
         self.directory = Path(MOUNT_POINT)
         self.confining = confining
+        self._binfmtd = binfmtd
 
     def entering(self, argv: list[str]) -> list[str]:
-        return [*self.confining, BINFMTD, *argv[3:]]  # instead of: python -m binfmtd
+        return [*self.confining, self._binfmtd, *argv[3:]]  # instead of: python -m binfmtd
 
     def close(self) -> None:
         for command in self._commands:
