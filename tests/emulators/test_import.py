@@ -157,7 +157,9 @@ def test_what_cannot_be_exported(store: StoreCli, tmp_path: Path) -> None:
     (store.path / "9.2.2" / "qemu-arm").write_bytes(b"other")
     result = store("export", "9.2.2", str(place / "x.tar"))
     assert (result.status, result.stdout) == (1, "")
-    assert result.message.endswith("qemu-arm is not as it was added: run `binfmtd emulators verify 9.2.2`")
+    assert result.message.endswith(
+        f"qemu-arm is not as it was added: run `binfmtd emulators verify 9.2.2 --store {store.path}`"
+    )
     assert os.listdir(place) == []
 
 

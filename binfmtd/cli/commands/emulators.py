@@ -212,6 +212,7 @@ def _list(given: argparse.Namespace, _: Progress) -> int:
     uses = find_uses(given, store.path) if names else Uses({}, {})
     read = {name: _read(store, name) for name in names}
     versions = {name: read[name] for name in store.names() if name in read}  # other commands may have removed some
+    _note_others(store)
     if uses.problem is not None:
         warn(f"which handlers use them is not known: {uses.problem}")
     if given.json:
@@ -314,11 +315,16 @@ def _prune(given: argparse.Namespace, progress: Progress) -> int:
     store = Store(store_directory(given))
     names = store.names()
     uses = _known_uses(given, store, "then run this again") if names else Uses({}, {})
-    unused = [name for name in names if os.path.lexists(store.directory(name)) and not uses.of(name)]
-    versions = [name for name in unused if store.is_version(name)]
-    if left := [name for name in unused if name not in versions]:
-        warn(f"left in {store.path}, since a version has other files: {', '.join(left)}")
-    return _remove_all(given, store, versions, progress, dry=given.dry_run)
+    unused = [name for name in names if not uses.of(name)]
+    _note_others(store)
+    if not given.dry_run:
+        store.remove_leftovers()
+    return _remove_all(given, store, unused, progress, dry=given.dry_run)
+
+
+def _note_others(store: Store) -> None:
+    if others := store.others():
+        warn(f"left alone in {store.path}, since it is no version of emulators: {', '.join(others)}")
 
 
 def _known_uses(given: argparse.Namespace, store: Store, otherwise: str) -> Uses:

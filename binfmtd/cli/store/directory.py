@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from binfmtd.files.lock import FileLock
 from binfmtd.files.trust import Trust, untrusted
 from binfmtd.formats import store_manifest as manifests
 from binfmtd.formats.store_manifest import FileFacts, Manifest
-from binfmtd.model.emulator_version import LOST_FOUND, MANIFEST, check_version
+from binfmtd.model.emulator_version import LOST_FOUND, MANIFEST, STORE, check_version
 
 LOCK = ".lock"
 _PATIENCE = 60.0  # seconds; the lock is held for a rename, or while the files of a killed command are removed
@@ -65,9 +66,15 @@ class Store:
 
     def names(self) -> list[str]:
         """Return the names of all versions, damaged ones included, sorted.  Raises OSError."""
+        return list(filter(self.is_version, self._listed()))
+
+    def others(self) -> list[str]:
+        """Return the names of all else in the directory but hidden files, sorted.  Raises OSError."""
+        return [name for name in self._listed() if not self.is_version(name)]
+
+    def _listed(self) -> list[str]:
         try:
-            with os.scandir(self.path) as listing:
-                return sorted(entry.name for entry in listing if entry.name != LOST_FOUND and entry.name[0] != ".")
+            return sorted(name for name in os.listdir(self.path) if name != LOST_FOUND and name[0] != ".")
         except FileNotFoundError:
             return []
 
@@ -76,15 +83,28 @@ class Store:
         return os.path.join(self.path, name)
 
     def is_version(self, name: str) -> bool:
-        """Return True if a directory has files of a version, damaged or not, and no others.
+        """Return True for a directory with a manifest, or whose files could all be those of a damaged version.
 
         The path of the store may be wrong: in /var/lib each directory would be a version that is not used.
         """
+        directory = self.directory(name)
         try:
-            files = os.listdir(self.directory(name))
+            files = [] if os.path.islink(directory) else os.listdir(directory)
+        except PermissionError:
+            return True  # an ordinary user cannot know
         except OSError:
             return False
-        return bool(files) and all(file == MANIFEST or file.startswith(manifests.PREFIX) for file in files)
+        if all(file == MANIFEST or file.startswith(manifests.PREFIX) for file in files):
+            return bool(files)
+        try:
+            self._parsed(name)
+        except (OSError, FormatError):
+            return False
+        return True
+
+    def command(self, words: str) -> str:
+        """Return the command with these words that is for this store."""
+        return f"binfmtd emulators {words}" + ("" if self.path == STORE else f" --store {shlex.quote(self.path)}")
 
     def check_exists(self, name: str) -> None:
         """Raise UsageError, with the versions that exist, unless this one does."""
@@ -96,14 +116,19 @@ class Store:
         """Return the manifest of a version.  Raises StoreError if it is missing or damaged."""
         path = os.path.join(self.directory(name), MANIFEST)
         try:
-            return manifests.parse(read_regular(path, manifests.LIMIT))
+            return self._parsed(name)
         except OSError as error:
             if error.errno in (EACCES, EPERM):
                 raise StoreError(f"{path}: {error.strerror}: {cure(error)}") from None
             why = f"{path}: {error.strerror}"
         except FormatError as error:
             why = f"{path}: {error}"
-        raise StoreError(f"{why}: run `binfmtd emulators remove {name}`, and add the version again")
+        if not self.is_version(name):
+            raise StoreError(f"{self.directory(name)} is no version of emulators: rename it, or name another store")
+        raise StoreError(f"{why}: run `{self.command(f'remove {name}')}`, and add the version again")
+
+    def _parsed(self, name: str) -> Manifest:
+        return manifests.parse(read_regular(os.path.join(self.directory(name), MANIFEST), manifests.LIMIT))
 
     def readable(self) -> Iterator[tuple[str, Manifest]]:
         """Yield each version whose manifest can be read."""
@@ -175,7 +200,7 @@ class Store:
         if there.digests != digests:
             raise StoreError(
                 f"the store {self.path} has a version {name} with other files, from {there.source}: choose another "
-                f"name with --name, or run `binfmtd emulators remove {name}` first"
+                f"name with --name, or run `{self.command(f'remove {name}')}` first"
             )
         self.check_whole(name)
 
@@ -184,8 +209,8 @@ class Store:
         if problems := self.verify(name):
             first = " ".join(part for part in problems[0] if part)
             raise StoreError(
-                f"the store {self.path} has version {name}, but damaged ({first}): run `binfmtd emulators remove "
-                f"{name}`, and add it again"
+                f"the store {self.path} has version {name}, but damaged ({first}): run "
+                f"`{self.command(f'remove {name}')}`, and add it again"
             )
 
     def remove(self, name: str) -> bool:
@@ -197,7 +222,7 @@ class Store:
         try:
             with self._locked():
                 self._remove_leftovers()
-                if not os.path.lexists(self.directory(name)):
+                if not self.is_version(name):
                     return False
                 place = self._hidden("old")
                 try:
@@ -209,7 +234,7 @@ class Store:
                 sync_directory(self.path)
             _remove_tree(place)
         except OSError as error:
-            raise self._failed(error, "remove it again") from error
+            raise self._failed(error, f"{name} may be left") from error
         return True
 
     def verify(self, name: str) -> list[Problem]:
@@ -248,6 +273,17 @@ class Store:
         if (digest := sha256_of(path, self._step)) != facts.sha256:
             return f"has the sha256 {digest} instead of {facts.sha256}"
         return None
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed commands have left.  Raises StoreError."""
+        if not os.path.isdir(self.path):
+            return
+        self.check_trust()
+        try:
+            with self._locked():
+                self._remove_leftovers()
+        except OSError as error:
+            raise self._failed(error, "what killed commands left stays") from error
 
     def _hidden(self, kind: str) -> str:
         return os.path.join(self.path, f".{kind}-{os.urandom(8).hex()}")

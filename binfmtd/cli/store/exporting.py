@@ -108,9 +108,9 @@ def _layer(store: Store, name: str, files: Mapping[str, FileFacts], step: Callab
                     yield chunk
                     step()
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}: run `binfmtd emulators verify {name}`") from None
+            raise StoreError(f"{path}: {error.strerror}: run `{store.command(f'verify {name}')}`") from None
         if left or read.hexdigest() != facts.sha256:
-            raise StoreError(f"{path} is not as it was added: run `binfmtd emulators verify {name}`")
+            raise StoreError(f"{path} is not as it was added: run `{store.command(f'verify {name}')}`")
         yield _padding(facts.size)
     yield _END
 

@@ -70,7 +70,7 @@ def test_the_same_again(store: StoreCli, tmp_path: Path) -> None:
     assert result.status == 1
     assert result.message == (
         f"the store {store.path} has a version 9.2.2 with other files, from {tmp_path}/one: choose another name with "
-        "--name, or run `binfmtd emulators remove 9.2.2` first"
+        f"--name, or run `binfmtd emulators remove 9.2.2 --store {store.path}` first"
     )
     assert store.manifest("9.2.2") == before
     assert store.hidden() == []
@@ -79,7 +79,7 @@ def test_the_same_again(store: StoreCli, tmp_path: Path) -> None:
     result = store("import", other, "--name", "other")
     assert result.status == 1
     assert result.message.startswith(f"the store {store.path} has version other, but damaged (qemu-arm has 7 bytes ")
-    assert result.message.endswith("run `binfmtd emulators remove other`, and add it again")
+    assert result.message.endswith(f"run `binfmtd emulators remove other --store {store.path}`, and add it again")
     assert store.versions == ["9.2.2", "other"]
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_manifest(store: StoreCli, tmp_path: Path, content: str) -> No
     assert store("verify").status == 1
     assert store("export", "9.2.2", str(tmp_path / "x.tar")).status == 1
     message = store("import", str(tmp_path / "source")).message
-    assert message.endswith("run `binfmtd emulators remove 9.2.2`, and add the version again")
+    assert message.endswith(f"run `binfmtd emulators remove 9.2.2 --store {store.path}`, and add the version again")
     store.checked("remove", "9.2.2")
     assert store.versions == []
 
@@ -218,9 +218,17 @@ def test_prune_of_another_directory(store: StoreCli, tmp_path: Path) -> None:
     for arguments in (["--dry-run"], []):
         result = store("prune", "--json", *arguments)
         assert (result.status, result.json["removed"]) == (0, ["damaged", "unused"])
-        message = f"left in {store.path}, since a version has other files: documents, empty, notes"
+        message = f"left alone in {store.path}, since it is no version of emulators: documents, empty, notes"
         assert result.message == message
-    assert store.versions == ["documents", "empty", "notes"]
+    (store.path / "documents" / "manifest.json").write_text("{}")  # as many other programs have
+    others = sorted(path.name for path in store.path.iterdir() if path.name[0] != ".")
+    assert others == ["documents", "empty", "notes"]
+    for name in others:
+        result = store("remove", "--force", name)
+        assert (result.status, result.message) == (2, f"no version {name!r} is in the store {store.path}: it is empty")
+    assert store("list").message == message
+    assert (store.path / "documents" / "letters").is_dir()
+    assert (store.path / "notes").exists()
 
 
 def test_versions_of_the_config(store: StoreCli, tmp_path: Path) -> None:
@@ -311,6 +319,9 @@ def test_leftovers(store: StoreCli, tmp_path: Path) -> None:
         assert store.hidden() == sorted([".other", os.path.basename(prepared.place)])
         assert store.versions == []
     assert store.hidden() == [".other"]
+    (store.path / ".new-0123456789abcdef" / "version").mkdir(parents=True)
+    assert store.checked("prune").stdout == "nothing to do\n"
+    assert store.hidden() == [".other"], "also if it removes no version"
 
 
 def test_at_the_same_time(store: StoreCli, tmp_path: Path) -> None:
