@@ -159,7 +159,9 @@ def test_covered_within_a_scan(instance: Instance, start_daemon: StartDaemon) ->
     for number in range(9):  # ten repairs in ten seconds would be contention
         daemon.reload()
         pause = 0.002 * number
-        shell(instance, f"mount -t tmpfs cover {MOUNT_POINT}; sleep {pause}; umount {MOUNT_POINT}")
+        # The daemon may have the cover open at that moment, which it closes at once: EBUSY.
+        again = f"for _ in 1 2 3; do umount -q {MOUNT_POINT} && exit; sleep 0.05; done; exit 1"
+        shell(instance, f"mount -t tmpfs cover {MOUNT_POINT}; sleep {pause}; {again}")
         instance.remove("one")
         wait_until(lambda: "one" in instance.names(), what="a repair after the cover is gone")
 
@@ -367,7 +369,7 @@ def test_without_an_instance_nothing_is_due(instance: Instance, start_daemon: St
     shell(instance, UMOUNT)
     degraded_because(daemon, "not binfmt_misc")
     os.utime(interpreter)
-    (share,) = shares_of_a_core(2, daemon.pid)
+    (share,) = shares_of_a_core(2 * SLOWNESS, daemon.pid)
     assert share < 0.1
     shell(instance, MOUNT)
     wait_until(lambda: serves(instance), what="the entry")
