@@ -20,7 +20,7 @@ from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, UnavailableReason
 from binfmtd.model.entry import ObservedState
 from binfmtd.report.sentence import counted
-from binfmtd.report.status import no_emulator, not_seen
+from binfmtd.report.status import doubted, no_emulator
 
 
 def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | None = None) -> Config:
@@ -73,9 +73,9 @@ def natively(config: Config, desired: DesiredState) -> list[str]:
     ]
 
 
-def not_checked(desired: DesiredState) -> list[str]:
+def doubts(desired: DesiredState) -> list[str]:
     """Return a message for each handler whose programs may fail although its entry is as declared."""
-    return [f"{name}: {not_seen(desired.by_name[name])}" for name in sorted(desired.unseen)]
+    return [f"{h.name}: {doubt}" for h in desired.handlers if h.enabled and (doubt := doubted(h, desired))]
 
 
 def nothing_there(desired: DesiredState) -> str | None:
@@ -96,4 +96,6 @@ def nothing_to_do(assessment: Assessment) -> str:
     if not handlers:
         return "nothing to do" if assessment.desired.unavailable else "nothing to do: no handler is needed"
     by_others = f", {served} of them by entries of other programs" if served else ""
-    return f"nothing to do: {counted(len(handlers), 'handler')} registered{by_others}"
+    shadowed = assessment.plan.shadowed
+    above = f"; newer entries take the files of {', '.join(sorted(shadowed))}" if shadowed else ""
+    return f"nothing to do: {counted(len(handlers), 'handler')} registered{by_others}{above}"

@@ -31,7 +31,9 @@ class Declared:
     def remedy(self, kind: Kind, head: bytes, path: str) -> tuple[str, str]:
         """Return what would make such a file run: a sentence, and config lines that declare a handler, or ""."""
         if isinstance(self._config, BinfmtdError):
-            return f"{kind.remedy} (the config may have a handler for it, but is invalid: {self._config})", kind.config
+            invalid = f"the config may have a handler for it, but is invalid: {self._config}"
+            known = kind.architecture is not None
+            return f"{invalid}: correct that first" if known else f"{kind.remedy} ({invalid})", kind.config
         fitting = [spec for spec in self._config.specs if spec.enabled and takes(spec.match, head, path)]
         for declared in sorted(fitting, key=lambda declared: declared.priority, reverse=True):
             from binfmtd.report.status import unavailable_reason

@@ -31,12 +31,14 @@ from binfmtd.cli.probing import probe, way
 from binfmtd.cli.trial import server
 from binfmtd.host.deep_files import Tree, deep_program
 from binfmtd.host.emulations import emulation, host_conditions
+from binfmtd.host.emulator_settings import in_words, settings_in
 from binfmtd.host.facts import kernel_version, native_header
 from binfmtd.host.probe import Attempt, NoChrootError, Prober
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.probe_result import Tried
 
 _MOST_HANGS = 3  # of one platform; each takes ten seconds, or a minute
+_ENVIRONMENT = "the environment"  # a step of the check `start`, in its program (deep_programs/source/checks.c)
 _NO_TREE = "no root tree of this platform was named: --root DIR"
 
 
@@ -113,13 +115,8 @@ class DeepProbe:
         if attempt.runs:
             return CheckResult(check.name, Outcome.OK, "", duration)
         step = failed_step(attempt.output)
-        lacks = check.system_call and step is not None and step.errno == ENOSYS
-        if lacks and (natively or kernel_version() < check.since or self._passes_natively(check) is False):
-            since = f"Linux {number(check.since)}"
-            reason = f"this host's kernel lacks this system call, which {since} has, or a seccomp filter forbids it"
-            return CheckResult(check.name, Outcome.UNTESTED, reason, duration)
-        if not natively and self._passes_natively(check) is False:
-            reason = f"a native program fails in the same check on this host: {_text(attempt, step)}"
+        lacks = bool(check.system_call and step is not None and step.errno == ENOSYS)
+        if reason := self._untested(check, program, attempt, natively=natively, lacks=lacks):
             return CheckResult(check.name, Outcome.UNTESTED, reason, duration)
         if not lacks:
             reason = _text(attempt, step) + self._known(check, program, attempt, emulator)
@@ -129,6 +126,18 @@ class DeepProbe:
             return CheckResult(check.name, Outcome.MISSING, f"{reason}. {about(fault)}", duration)
         reason = f"{reason}; no program is known to fail without it"
         return CheckResult(check.name, Outcome.UNNEEDED, reason, duration)
+
+    def _untested(self, check: Check, program: DeepProgram, attempt: Attempt, *, natively: bool, lacks: bool) -> str:
+        """Return why a check that did not pass says nothing about the emulator; "" if it does."""
+        step = failed_step(attempt.output)
+        if lacks and (natively or kernel_version() < check.since or self._passes_natively(check) is False):
+            since = f"Linux {number(check.since)}"
+            return f"this host's kernel lacks this system call, which {since} has, or a seccomp filter forbids it"
+        if not natively and self._passes_natively(check) is False:
+            return f"a native program fails in the same check on this host: {_text(attempt, step)}"
+        if step is not None and step.text == _ENVIRONMENT and (settings := self._settings(program.architecture)):
+            return f"the emulator's settings ({settings}) are in the environment, which the check expects to be its own"
+        return ""
 
     def _dynamic(
         self, program: DeepProgram, among: Sequence[DeepProgram], emulator: Emulation | None
@@ -165,6 +174,13 @@ class DeepProbe:
             return None
         attempt = self._alone.check(program.architecture, deep_program(program, check.build), check.name)
         return attempt.runs if attempt.natively else None
+
+    def _settings(self, architecture: str) -> str:
+        """Return the settings in the file of an architecture's emulator, in words."""
+        serving = None if self._observed is None else server(self._observed, architecture)
+        if serving is None or serving.registration is None:
+            return ""
+        return in_words(settings_in(serving.registration.interpreter))
 
     def _emulation(self, architecture: str) -> Emulation | None:
         serving = None if self._observed is None else server(self._observed, architecture)

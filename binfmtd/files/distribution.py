@@ -58,7 +58,7 @@ def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ())
     own directory, so for such paths alone the remedy contains no command.
     """
     looked_for = list(paths)
-    if looked_for and all(os.path.dirname(path) not in _PACKAGED for path in looked_for):
+    if looked_for and not any(map(_is_packaged, looked_for)):
         return "put the emulator there, or correct [emulators] paths"
     if command := install_emulators(architecture):
         return f"run `{command}`"
@@ -67,9 +67,15 @@ def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ())
     return _NIXOS if this_system().id == "nixos" else _ELSEWHERE
 
 
+def _is_packaged(path: str) -> bool:
+    """Return True if a distribution could install an emulator at this path."""
+    directory, name = os.path.split(path)
+    return directory in _PACKAGED and name.startswith("qemu-")
+
+
 def other_emulators(architecture: str, paths: Iterable[str]) -> str:
     """Return in words, to follow a colon, how to get another version of the emulators at these paths."""
-    packaged = any(os.path.dirname(path) in _PACKAGED for path in paths)
+    packaged = any(map(_is_packaged, paths))
     command = install_emulators(architecture) if packaged else ""
     return f"run `{command}`" if command else "put such a version there, or correct [emulators] paths"
 

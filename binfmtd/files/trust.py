@@ -82,4 +82,6 @@ def judge(path: str, uid: int, mode: int, trust: Trust) -> str | None:
         return None
     if unwritable(path, contained=trust.contained):
         return None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return f"{what} is writable by other users, and neither a file nor a directory: use another path"
     return f"{what} is writable by other users: run `chmod go-w {path!r}`"

@@ -138,7 +138,8 @@ class Programs:
         if not stat.S_ISREG(status.st_mode):
             return _no_file(path, status.st_mode)
         try:
-            if path != self._granted and (refusal := _forbidden(path, place, status)):
+            ours = place if self._root else path
+            if path != self._granted and (refusal := _forbidden(path, place, status, ours)):
                 return refusal
             with reading(place) as read:
                 return Opened(read(0, HEAD_BYTES), place)
@@ -163,8 +164,8 @@ def _working_directory() -> str:
         return "/proc/self/cwd"
 
 
-def _forbidden(path: str, place: str, status: os.stat_result) -> Refusal | None:
-    """Return why we may not execute an existing file; None if we may.  Raises OSError."""
+def _forbidden(path: str, place: str, status: os.stat_result, ours: str) -> Refusal | None:
+    """Return why we may not execute an existing file; None if we may.  ``ours`` is its path for us.  Raises OSError."""
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         point = _mount_point(place)
         remedy = "copy it elsewhere" + (f", or as root: mount -o remount,bind,exec {quote(point)}" if point else "")
@@ -173,7 +174,7 @@ def _forbidden(path: str, place: str, status: os.stat_result) -> Refusal | None:
         return None
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
     if not status.st_mode & 0o111:
-        return Refusal(EACCES, f"{path} has no execute permission ({mode})", f"chmod +x {quote(path)}")
+        return Refusal(EACCES, f"{path} has no execute permission ({mode})", f"chmod +x {quote(ours)}")
     owner = f"owner {status.st_uid}, group {status.st_gid}"
     return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
 

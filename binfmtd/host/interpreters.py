@@ -41,6 +41,7 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
     """Return the facts about each path; identity and trust come from one walk, so they are about the same file."""
     facts = {}
     seen: Seen = {}
+    versions: dict[str, bool] = {}
     for path in paths:
         way = resolve(path, seen)
         if way.magic is not None:
@@ -48,7 +49,7 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
             continue
         identity = _of_executable(way.stat)
         if identity is None:
-            facts[path] = InterpreterFacts()
+            facts[path] = InterpreterFacts(in_version=_in_version(os.path.dirname(path), versions))
         else:
             head = read_head(path)
             script = parse_shebang(head) is not None
@@ -57,6 +58,13 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
                 identity, way_untrusted(way, trust), script=script, fails=fails, version=_version_in_store(path)
             )
     return facts
+
+
+def _in_version(directory: str, known: dict[str, bool]) -> bool:
+    """Return True if a directory is a version in a store; ``known`` has what was found before."""
+    if directory not in known:
+        known[directory] = os.path.exists(os.path.join(directory, MANIFEST))
+    return known[directory]
 
 
 def _version_in_store(path: str) -> tuple[int, ...]:

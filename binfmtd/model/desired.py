@@ -66,6 +66,7 @@ class InterpreterFacts(NamedTuple):
     script: bool = False  # it begins with #!, so the kernel executes another program in its place
     fails: str = ""  # why it runs no programs, by its content or by a probe of this file; empty: not known to fail
     version: tuple[int, ...] = ()  # of QEMU, if it is from a store, whose manifest has it
+    in_version: bool = False  # it does not exist, and a manifest is beside its place: the version lacks it
 
     @property
     def sees_p(self) -> bool:
@@ -123,6 +124,7 @@ class _Desired(NamedTuple):
     remote: frozenset[str] = frozenset()  # interpreters on a file system that may not respond
     candidates: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # by handler that has several: they exist
     passed_over: Mapping[str, tuple[PassedOver, ...]] = MappingProxyType({})  # by handler; interpreters before its own
+    fails: Mapping[str, str] = MappingProxyType({})  # by handler: why its interpreter runs no programs
 
 
 class DesiredState(_Desired):
@@ -302,9 +304,12 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
         for path, known in facts.interpreters.items()
         if known.file_identity is not None and path in chosen
     }
-    remote = frozenset(path for path in chosen if facts.interpreters.get(path, InterpreterFacts()).remote)
+    known = {path: facts.interpreters.get(path, InterpreterFacts()) for path in chosen}
+    remote = frozenset(path for path in chosen if known[path].remote)
+    used = {handler.name: handler.registration.interpreter for handler in handlers if handler.enabled}
+    fails = {name: known[path].fails for name, path in used.items() if known[path].fails}
     return DesiredState(
-        tuple(handlers), tuple(unavailable), config.policy, file_identities, remote, candidates, passed_over
+        tuple(handlers), tuple(unavailable), config.policy, file_identities, remote, candidates, passed_over, fails
     )
 
 
@@ -321,7 +326,7 @@ def _missing_versions(config: Config, facts: Facts) -> frozenset[tuple[str, str]
         for path in declared.interpreters:
             if (version := version_of(path, declared.store)) is not None:
                 known = facts.interpreters.get(path, InterpreterFacts())
-                exists = known.file_identity is not None or known.problem is not None
+                exists = known.file_identity is not None or known.problem is not None or known.in_version
                 there[declared.store, version] = there.get((declared.store, version), False) or exists
     return frozenset(version for version, exists in there.items() if not exists)
 
@@ -393,10 +398,15 @@ def _choose(
         )
 
     if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header, facts.heads)):
+        remedy = (
+            "narrow its magic and mask, or set force = true to register it anyway"
+            if declared.architecture is None
+            else f"this host runs {declared.architecture} natively, so take it out of `architectures`"
+        )
         return hold(
             UnavailableReason.REFUSED,
             f"it takes this host's {taken}, so each exec of one would fail with ELOOP or run its interpreter instead: "
-            f"narrow its magic and mask, or set force = true to register it anyway ({declared.source})",
+            f"{remedy} ({declared.source})",
         )
     known = {path: facts.interpreters.get(path, InterpreterFacts()) for path in declared.interpreters}
     existing = [path for path in declared.interpreters if known[path].file_identity]

@@ -143,14 +143,16 @@ def execute(path: str, observed: ObservedState, files: Files, argv: Sequence[str
             return course.end(Refusal(ENOEXEC, _TWICE, _NO_DESCRIPTOR))
         put_aside = wants_descriptor
         if len(course.steps) > REWRITES:
-            return course.end(Refusal(ELOOP, _AGAIN, _NAME_A_PROGRAM))
+            by_entry = any(isinstance(step.taker, Entry) for step in course.steps)
+            return course.end(Refusal(ELOOP, _AGAIN, _NARROW if by_entry else _NAME_A_PROGRAM))
         path, file = step.interpreter, next_file
 
 
 _TWICE = "the entry has flag O, but an entry or a #! line takes its interpreter: flag O requires a native program there"
 _NO_DESCRIPTOR = "register the entry without flags O and C, or with a native program as interpreter"
 _AGAIN = f"each interpreter is itself taken by an entry or a #! line, and the kernel stops after {REWRITES} of them"
-_NAME_A_PROGRAM = "narrow the magic and mask of the entry that takes the interpreters, or disable that entry"
+_NAME_A_PROGRAM = "name a program that is no script in the first line of the last of them"
+_NARROW = "narrow the magic and mask of the entry that takes the interpreters, or disable that entry"
 
 
 def _search(path: str, file: Opened, observed: ObservedState) -> Step:

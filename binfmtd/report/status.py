@@ -60,9 +60,13 @@ def unavailable_reason(unavailable: Unavailable) -> str:
     return f"{unavailable.reason}: {emulators_remedy(unavailable.architecture, unavailable.interpreters)}"
 
 
-def not_seen(handler: Handler) -> str:
-    """Return why it is unknown here if a handler's programs run (``DesiredState.unseen``)."""
+def doubted(handler: Handler, desired: DesiredState) -> str:
+    """Return why the programs of a handler that is registered may fail; "" if nothing is known against it."""
     path = handler.registration.interpreter
+    if handler.name in desired.fails:
+        return f"{path} does not run programs: {desired.fails[handler.name]}"
+    if handler.name not in desired.unseen:
+        return ""
     return f"not checked: without flag F each program needs {path} in its own root, and this container has no such file"
 
 
@@ -179,8 +183,8 @@ def _handler_row(
         reason = f"its stand-in cannot be registered ({why}): {fails}"
     elif name in planned.shadowed:
         state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
-    elif name in desired.unseen:
-        reason = not_seen(handler)
+    elif doubt := doubted(handler, desired):
+        reason = doubt
     elif name in desired.passed_over:
         reason = "; ".join(f"{passed.path} is not used: {passed.reason}" for passed in desired.passed_over[name])
     registration = handler.registration

@@ -46,6 +46,17 @@ def released(instance: Instance, root: Path) -> str:
     return Start.parse(done.stdout).all("release")[0]
 
 
+def test_probe_deep(instance: Instance, store: StoreCli, tmp_path: Path) -> None:
+    """`probe --deep` does not take the settings, which are in each program's environment, for a fault."""
+    store.checked("configure", "plain", "--name", "set", "ANY=1")
+    cli = Cli(instance, tmp_path)
+    assert cli("apply", config=CONFIG.format(FOREIGN, store.path, "set")).status == 0
+    (row,) = cli("probe", "--deep", "--json", FOREIGN).json["platforms"]
+    (start,) = (check for check in row["checks"] if check["check"] == "start")
+    assert start["outcome"] == "untested"
+    assert start["reason"].startswith("the emulator's settings (ANY=1) are in the environment")
+
+
 def test_a_version_with_settings(store: StoreCli) -> None:
     """The new version is listed with its source and settings, its files are whole, and the old one is as it was."""
     before = store.checksums("plain")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from binfmtd.cli import options
 from binfmtd.cli.bound_emulators import bound_emulators
 from binfmtd.cli.commands.plan import describe
-from binfmtd.cli.context import load_config, natively, not_checked, nothing_there, nothing_to_do
+from binfmtd.cli.context import doubts, load_config, natively, nothing_there, nothing_to_do
 from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visit
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     desired = result.assessment.desired
     warnings = [
         *natively(config, desired),
-        *not_checked(desired),
+        *doubts(desired),
         *config.warnings,
         *(boot_persistence.warnings if boot_persistence is not None else ()),
     ]

@@ -12,9 +12,10 @@ from binfmtd.cli.state import state_dir, state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
+from binfmtd.files.trust import Trust
 from binfmtd.host.emulations import version_text
 from binfmtd.host.emulator_settings import described, settings_in
-from binfmtd.host.interpreters import file_identity
+from binfmtd.host.interpreters import look_at
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +71,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _first_there(paths: Sequence[str]) -> str | None:
-    return next((path for path in paths if file_identity(path) is not None), None)
+    """Return the first path with an emulator, or else with another executable file, as the daemon chooses it."""
+    known = look_at(paths, Trust.of_this_process())
+    there = [path for path in paths if known[path].file_identity is not None]
+    return next((path for path in there if not known[path].fails), there[0] if there else None)
 
 
 def _document(architecture: Architecture, emulator: str | None, *, native: bool) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.bound_emulators import bound_emulators
-from binfmtd.cli.context import load_config, natively, not_checked, nothing_there, observe
+from binfmtd.cli.context import doubts, load_config, natively, nothing_there, observe
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         waiting = sum(unavailable.cause is UnavailableReason.WAITING for unavailable in desired.unavailable)
         warnings += _unavailable(desired, UnavailableReason.WAITING)
         warnings += _passed_over(desired)
-        warnings += not_checked(desired)
+        warnings += doubts(desired)
         warnings += _without_stand_in(config)
         warnings += _with_temporary_stand_ins(desired)
         warnings += [bound.problem for bound in bound_emulators(handler.registration for handler in desired.handlers)]

@@ -14,7 +14,7 @@ from binfmtd.cli.progress import Progress, in_words
 from binfmtd.cli.store.directory import Store, checked_name
 from binfmtd.cli.store.uses import Uses, find_uses
 from binfmtd.config.load import load
-from binfmtd.errors import StoreError
+from binfmtd.errors import ConfigError, StoreError, UsageError
 from binfmtd.files.trust import Trust
 from binfmtd.host.emulator_settings import in_words as settings_in_words
 from binfmtd.model.emulator_version import STORE
@@ -132,6 +132,8 @@ def _pull(given: argparse.Namespace, progress: Progress) -> int:
     from binfmtd.cli.store.images import Reference
 
     reference = Reference.parse(given.image)
+    if given.authfile is not None and not os.path.isfile(given.authfile):
+        raise UsageError(f"--authfile: {given.authfile} is no file: correct the path, or write it with `skopeo login`")
     adder = Adder(Store(store_directory(given)), progress)
     added = adder.pull(reference, _wanted(given), _for_skopeo(given, given.authfile, insecure=given.insecure))
     return _report(given, added, progress)
@@ -160,7 +162,7 @@ def _configure(given: argparse.Namespace, progress: Progress) -> int:
 def _wanted(given: argparse.Namespace) -> "Wanted":
     from binfmtd.cli.store.adding import Wanted, selected
 
-    architectures = None if given.arch is None else selected([name for name in given.arch.split(",") if name.strip()])
+    architectures = None if given.arch is None else selected(given.arch.replace(",", " ").split())
     return Wanted(None if given.name is None else checked_name(given.name), architectures)
 
 
@@ -330,7 +332,7 @@ def _note_others(store: Store) -> None:
 def _known_uses(given: argparse.Namespace, store: Store, otherwise: str) -> Uses:
     uses = find_uses(given, store.path)
     if uses.problem is not None:
-        raise StoreError(
+        raise ConfigError(
             f"nothing was removed, since the config could name it, and cannot be read: {uses.problem}: correct that, "
             f"{otherwise}"
         )

@@ -290,11 +290,18 @@ def default_name(said: dict[str, str | None], source: str) -> str:
 
 
 def selected(architectures: Collection[str]) -> tuple[str, ...] | None:
-    """Return the names in the catalog for names of any kind, sorted; None for ``all``.  Raises UsageError."""
+    """Return the names in the catalog for names of any kind, sorted; None for ``all`` alone.  Raises UsageError."""
     from binfmtd.catalog.names import find
 
-    if "all" in architectures or not architectures:
+    if list(architectures) == ["all"]:
         return None
+    if not architectures:
+        raise UsageError("--arch is empty: name architectures, or leave --arch out for all")
+    for word in architectures:
+        if word in ("all", "none") or word.startswith("-"):
+            raise UsageError(
+                f"--arch: {word!r} cannot be used here: name each architecture, or leave --arch out for all"
+            )
     try:
         return tuple(sorted({find(name).name for name in architectures}))
     except FormatError as error:

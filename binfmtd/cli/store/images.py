@@ -30,7 +30,7 @@ class Reference(NamedTuple):
     def parse(cls, text: str) -> "Reference":
         """Read a reference, as docker takes it.  Raises UsageError."""
         plain = text.removeprefix("docker://")
-        if _TRANSPORT.match(plain):
+        if _TRANSPORT.match(plain) or plain.startswith(("/", "./", "../")) or plain.endswith((".tar", ".deb")):
             raise UsageError(f"{text!r} is not an image in a registry: use `binfmtd emulators import` for a file")
         plain, at, digest = plain.partition("@")
         if at and _DIGEST.fullmatch(digest) is None:

@@ -31,6 +31,7 @@ ME = Trust(os.geteuid())
         (65534, FILE | 0o755, Trust(0, unmapped=65534), None),
         (65534, FILE | 0o777, Trust(0, unmapped=65534), "is writable by other users"),
         (1000, FILE | 0o755, Trust(0, unmapped=65534), "belongs to another user"),
+        (0, stat.S_IFCHR | 0o666, Trust(0), "is writable by other users"),  # /dev/null has to stay so
     ],
 )
 def test_owner_and_mode_decide(uid: int, mode: int, trust: Trust, blamed: str | None) -> None:
@@ -45,7 +46,7 @@ def test_owner_and_mode_decide(uid: int, mode: int, trust: Trust, blamed: str | 
         assert reason is not None
         assert blamed in reason
         assert f"'/does/not exist' (owner {uid}, mode {stat.S_IMODE(mode):04o})" in reason
-        assert "run `ch" in reason
+        assert ("run `ch" if stat.S_IFMT(mode) != stat.S_IFCHR else "use another path") in reason
         assert "\n" not in reason
 
 

@@ -103,6 +103,22 @@ def test_a_version_without_this_emulator() -> None:
     assert unavailable.reason == f"version 9.2.2 has no executable file /store/9.2.2/qemu-arm: {other}"
 
 
+def test_a_version_without_the_only_emulator_that_is_asked_for() -> None:
+    """The reason does not propose to add a version that is in the store."""
+    declared = STORED._replace(from_all=False)
+    (unavailable,) = resolved(
+        declared, facts=Facts({STORED.interpreters[0]: InterpreterFacts(in_version=True)})
+    ).unavailable
+    assert unavailable.reason.startswith("version 9.2.2 has no executable file /store/9.2.2/qemu-arm: name another")
+
+
+def test_an_interpreter_that_runs_no_programs() -> None:
+    """A handler gets such an interpreter if it has no other one, and the reason is known."""
+    empty = InterpreterFacts(FILE, fails="the file is empty")
+    assert resolved(ARM, facts=Facts({"/i": empty})).fails == {"qemu-arm": "the file is empty"}
+    assert resolved(ARM, facts=Facts({"/i": empty, "/j": THERE})).fails == {}
+
+
 def test_a_list_of_interpreters() -> None:
     """The first that exists serves, and the missing version before it is reported."""
     several = STORED._replace(interpreters=("/fex", "/store/9.2.2/qemu-arm", "/i", "/j"))

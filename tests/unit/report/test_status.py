@@ -109,6 +109,15 @@ def unavailable(standing: UnavailableReason) -> Unavailable:
     return Unavailable("h", Magic(b"held"), standing, "no executable file at /i", "arm", paths, Flags.F, 1)
 
 
+def test_an_interpreter_that_runs_no_programs() -> None:
+    """A registered handler whose interpreter is known to run nothing says so."""
+    (only,) = handler_states(DesiredState((A,), fails={"a": "the file is empty"}), NOTHING, QUIET, Troubles())
+    assert (only["state"], only["reason"]) == (
+        "registered",
+        "/usr/bin/qemu-arm does not run programs: the file is empty",
+    )
+
+
 @pytest.mark.parametrize("standing", [UnavailableReason.WAITING, UnavailableReason.REFUSED])
 def test_what_cannot_be_had_now_has_a_row_too(standing: UnavailableReason) -> None:
     """A handler that waits or is refused has a row, with the reason and the first interpreter that would do."""

@@ -215,10 +215,10 @@ def test_prune_of_another_directory(store: StoreCli, tmp_path: Path) -> None:
     (store.path / "documents" / "letters").mkdir(parents=True)
     (store.path / "empty").mkdir()
     (store.path / "notes").write_text("text")
+    message = f"left alone in {store.path}, since it is no version of emulators: documents, empty, notes"
     for arguments in (["--dry-run"], []):
         result = store("prune", "--json", *arguments)
         assert (result.status, result.json["removed"]) == (0, ["damaged", "unused"])
-        message = f"left alone in {store.path}, since it is no version of emulators: documents, empty, notes"
         assert result.message == message
     (store.path / "documents" / "manifest.json").write_text("{}")  # as many other programs have
     others = sorted(path.name for path in store.path.iterdir() if path.name[0] != ".")
@@ -251,7 +251,7 @@ def test_an_invalid_config(store: StoreCli, tmp_path: Path) -> None:
     store.config.write_text("[")
     for arguments in (["prune"], ["remove", "9.2.2"]):
         result = store(*arguments)
-        assert result.status == 1
+        assert result.status == 78
         assert result.message.startswith("nothing was removed, since the config could name it, and cannot be read: ")
     result = store("list")
     assert result.status == 0
@@ -436,7 +436,22 @@ def test_help(store: StoreCli, subcommand: str) -> None:
         ([], "the following arguments are required: SUBCOMMAND: see `binfmtd emulators --help`"),
         (["pull"], "the following arguments are required: IMAGE: see `binfmtd emulators pull --help`"),
         (["list", "--jsn"], "unrecognized arguments: --jsn: see `binfmtd emulators --help`"),
-        (["pull", "oci:/x"], "'oci:/x' is not an image in a registry: use `binfmtd emulators import` for a file"),
+        *(
+            (["pull", word], f"{word!r} is not an image in a registry: use `binfmtd emulators import` for a file")
+            for word in ("oci:/x", "./x", "/x/y", "x.tar")
+        ),
+        (
+            ["pull", "a/b", "--authfile", "/nowhere"],
+            "--authfile: /nowhere is no file: correct the path, or write it with `skopeo login`",
+        ),
+        (["import", "/", "--arch", " ,"], "--arch is empty: name architectures, or leave --arch out for all"),
+        *(
+            (
+                ["import", "/", f"--arch={word}"],
+                f"--arch: {bad!r} cannot be used here: name each architecture, or leave --arch out for all",
+            )
+            for word, bad in (("none", "none"), ("-arm", "-arm"), ("arm,all", "all"))
+        ),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
