@@ -72,7 +72,7 @@ class EventHandler:
             WatchKind.PAUSES: pauses.read,
             WatchKind.PROBED: probe_runner.take_in,
             WatchKind.LOCK: readiness.changed,  # the thread that writes the status makes directory and lock again
-            WatchKind.CONFIG: reload.begin,
+            WatchKind.CONFIG: reload.begin_by_change,
         }
 
     def deadline(self, deadline: float) -> float:

@@ -76,7 +76,7 @@ class Reload:
         self._exporter = exporter
         self._report = report
         self._readiness = readiness
-        self._config_watch = ConfigWatch(background, watch, source, report.notices.unwatched, self.begin)
+        self._config_watch = ConfigWatch(background, watch, source, report.notices.unwatched, self.begin_by_change)
         self._began = source.began  # seconds since the boot: the last reading
         self._prepared: Config | None = None  # in force as soon as the ledger contains its intents
 
@@ -95,6 +95,18 @@ class Reload:
             self.watch_files()
 
     def begin(self) -> None:
+        """Read the config as an administrator asks for it."""
+        self._begin(self._read)
+
+    def begin_by_change(self) -> None:
+        """Read the config since a file has changed; if no file is left, the config stays in force.
+
+        A tool may be about to put them there again.  The defaults, which ask for no watch, would stay in force for
+        good.
+        """
+        self._begin(self._read_existing)
+
+    def _begin(self, read: Callable[[], ReadConfig]) -> None:
         """Send RELOADING=1 at once, and read the config in the background.
 
         systemd, whose ExecReload may be over by now, then waits until the config is read.
@@ -102,7 +114,7 @@ class Reload:
         self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if self._reconciler.config.policy.reload_on_change:
             self._config_watch.arm(wanted=True)  # a directory may be another one than before
-        self._background.run(_CONFIG, self._read, self._take_in)
+        self._background.run(_CONFIG, read, self._take_in)
 
     def prepare(self, config: Config) -> None:
         """Put a config in force, whose interpreters have been looked at, as soon as the ledger contains its intents."""
@@ -119,6 +131,13 @@ class Reload:
             except OSError as error:  # no process or descriptor is left
                 why = f"it cannot be tried which architectures run natively: {error.strerror}"
                 return read._replace(config=ConfigError(f"{why}: raise the limits of processes and open files"))
+        return read
+
+    def _read_existing(self) -> ReadConfig:
+        read = self._read()
+        if self._reconciler.config.sources and isinstance(read.config, Config) and not read.config.sources:
+            reason = "no file of the config is left: put it there again, or run `binfmtd reload` to use the defaults"
+            return read._replace(config=ConfigError(reason))
         return read
 
     def _take_in(self, read: ReadConfig) -> None:

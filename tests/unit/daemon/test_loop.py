@@ -141,6 +141,20 @@ def test_a_config_that_is_written_before_it_is_watched() -> None:
     assert len(loop.when("log", "info config_reloaded")) == 1
 
 
+@pytest.mark.parametrize(("seconds", "names", "rejected"), [(2.5, "ab", 1), (4.5, "a", 1), (7.0, "b", 2)])
+def test_a_config_that_is_away_for_a_while(seconds: float, names: str, rejected: int) -> None:
+    """Files that vanish are no other config, unless an administrator reloads; when they come back, they are loaded."""
+    policy = POLICY._replace(reload_on_change=True)
+    first = config(A, B, policy=policy)._replace(sources=("/etc/binfmtd.toml",))
+    loop = SimulatedLoop(first)
+    loop.at(1.0, loop.edits, config(B))
+    loop.at(3.0, loop.edits, config(A, policy=policy)._replace(sources=first.sources))
+    loop.at(5.0, loop.reloads, config(B))  # the removal of the files comes first, the signal then
+    loop.run(seconds)
+    assert set(loop.names()) == {*names, *map(stand_in_name, names)}
+    assert len(loop.when("log", "error config_rejected")) == rejected
+
+
 def test_a_pause(loop: SimulatedLoop) -> None:
     """A paused entry is not repaired until its pause ends by itself; then it is, at once."""
     loop.at(1.0, loop.pauses, ["a"], 10.0)
