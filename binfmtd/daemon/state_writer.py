@@ -16,6 +16,9 @@ from binfmtd.daemon.state_dir import Lock
 from binfmtd.errors import StateError
 
 KEY = "state directory"
+FIRST_PAUSE = 1.0  # seconds until what could not be written is tried again; it doubles
+LONGEST_PAUSE = 60.0  # seconds
+_NEVER = float("inf")
 
 
 class StateFile(Protocol):
@@ -29,6 +32,7 @@ class Written(NamedTuple):
     """The result of one round."""
 
     made_again: bool = False  # another program had removed the directory or the lock
+    failed: bool = False  # a file could not be written
     problem: str | None = None  # why the directory cannot be made again
 
 
@@ -61,6 +65,8 @@ class StateWriter:
         self._written = written
         self._next: list[_Waiting] = []  # work for a round that has not begun
         self._waiting: list[_Waiting] = []  # all work that has not begun
+        self._retry_at = _NEVER
+        self._pause = FIRST_PAUSE
 
     def sync(self, then: Callable[[], None] | None = None, within: float = float("inf")) -> None:
         """Write the files in the background.
@@ -76,11 +82,14 @@ class StateWriter:
 
     @property
     def due_at(self) -> float:
-        """The time when the next waiting work begins without its files (monotonic, in seconds); infinity if none is."""
-        return min((work.by for work in self._waiting), default=float("inf"))
+        """When the next waiting work begins without its files, or writing is tried again (monotonic, in seconds)."""
+        return min(self._retry_at, *(work.by for work in self._waiting), _NEVER)
 
     def begin_overdue(self, now: float) -> None:
-        """Begin the work that has waited for long enough."""
+        """Begin the work that has waited for long enough, and try again to write what could not be written."""
+        if now >= self._retry_at:
+            self._retry_at = _NEVER
+            self.sync()
         for work in [work for work in self._waiting if now >= work.by]:
             self._begin(work)
 
@@ -91,6 +100,11 @@ class StateWriter:
 
     def _done(self, outcome: tuple[Written, list[_Waiting]]) -> None:
         written, waiting = outcome
+        if written.failed or written.problem is not None:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        else:
+            self._retry_at, self._pause = _NEVER, FIRST_PAUSE
         self._written(written)
         for work in waiting:
             self._begin(work)
@@ -102,6 +116,5 @@ class StateWriter:
             made_again = self._lock.keep()
         except StateError as error:
             return Written(problem=str(error)), waiting
-        for file in self._files:
-            file.sync()
-        return Written(made_again), waiting
+        written = [file.sync() for file in self._files]  # each of them, also after one has failed
+        return Written(made_again, not all(written)), waiting

@@ -6,6 +6,7 @@ It is replaced when its content changes.  The number of passes and the last pass
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from errno import EDQUOT, ENOSPC
 from typing import Any
 
 from binfmtd.daemon.assessment import Assessment
@@ -17,7 +18,9 @@ from binfmtd.model.stand_in import PREFIX
 from binfmtd.report.counts import Counts
 from binfmtd.report.seal import OFF, SealStatus
 from binfmtd.report.status import Troubles, foreign_part, handler_states, lacking, whole_state
-from binfmtd.report.status_json import status_written, write_status
+from binfmtd.report.status_json import remove_status, status_written, write_status
+
+_FULL = (ENOSPC, EDQUOT)  # the old status would count as the present one for a long time
 
 
 class StatusFile:
@@ -67,6 +70,8 @@ class StatusFile:
             write_status(self._state_dir, document)
         except OSError as error:
             self.error = error
+            if error.errno in _FULL:
+                remove_status(self._state_dir)
             return False
         self._written, self.error = lasting, None
         return True

@@ -77,6 +77,12 @@ def write_status(state_dir: str, document: Mapping[str, Any]) -> None:
     write_state(os.path.join(state_dir, FILE_NAME), render_json(document))
 
 
+def remove_status(state_dir: str) -> None:
+    """Remove the status file, which is out of date and cannot be replaced."""
+    with suppress(OSError):
+        os.unlink(os.path.join(state_dir, FILE_NAME))
+
+
 def status_written(state_dir: str) -> bool:
     """Return True if the file exists: another process may have removed it."""
     return os.path.lexists(os.path.join(state_dir, FILE_NAME))

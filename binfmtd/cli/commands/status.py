@@ -18,7 +18,7 @@ from binfmtd.errors import StateError, UsageError
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.sentence import verdict
 from binfmtd.report.status import healthy
-from binfmtd.report.status_json import read_status
+from binfmtd.report.status_json import read_status, status_written
 
 FRESH = 0
 STALE = 1
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         watch(directory, as_json=given.json)
     pid = running_pid(directory)
     try:
-        status = read_status(directory)
+        status = _read(directory, pid)
     except StateError as error:
         if not given.check:
             raise
@@ -88,6 +88,16 @@ def main(arguments: Sequence[str]) -> int:
     if given.check:
         return FRESH if pid is not None and healthy(status) else NOT_CONVERGED
     return FRESH if pid is not None else STALE
+
+
+def _read(directory: str, pid: int | None) -> dict[str, Any]:
+    """Return the status.  Raises StateError; if the daemon ``pid`` runs, that is why it has none."""
+    if pid is None or status_written(directory):
+        return read_status(directory)
+    raise StateError(
+        f"the daemon (pid {pid or 'unknown'}) has no status in {directory}: it is just starting, or cannot write there "
+        "(a full file system?); its log has the reason"
+    )
 
 
 def _writers(status: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from support.cli import BINFMTD
 from support.daemon import CONFIG, Daemon, StartDaemon
 from support.instance import Instance
+from support.programs import exits_with, install
 from support.waiting import wait_until
 
 Trouble = Callable[[Instance, Path], AbstractContextManager[None]]
@@ -83,6 +84,24 @@ def test_it_cannot_be_written(instance: Instance, start_daemon: StartDaemon, tro
     wait_until(lambda: str(instance.inode("one")) in instance.shell(f"cat {state}/ledger.json").stdout)
     assert len(daemon.logs("status_unwritten")) == 1
     assert daemon.terminate() == 0
+
+
+def test_no_old_status_remains_where_there_is_no_room(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """A status that cannot be replaced is removed, so it does not count as the present one, and is written soon."""
+    interpreter = install(tmp_path / "interpreter", exits_with(0))
+    daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)).replace('flags = "F"', ""))
+    status = f"cat {daemon.state_directory}/status.json"
+    with ExitStack() as stack:
+        with daemon.stopped():
+            stack.enter_context(full(instance, daemon.state_directory))
+        assert '"registered"' in instance.shell(status).stdout
+        interpreter.unlink()
+        wait_until(lambda: instance.names() == [], what="the removal")
+        daemon.wait_for_log("status_unwritten")
+        assert instance.shell(status).stdout == ""
+    wait_until(lambda: '"waiting"' in instance.shell(status).stdout, what="a status without another event")
 
 
 def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
