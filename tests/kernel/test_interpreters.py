@@ -368,6 +368,22 @@ def test_writable_by_others_is_refused(
     wait_until(lambda: instance.names() == ["one"], what="the entry")
 
 
+@pytest.mark.parametrize("flags", ["", "F"])
+def test_writable_by_others_later(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, flags: str
+) -> None:
+    """If others can replace an interpreter from now on, its entry goes, unless F has opened the file before."""
+    path = install(bin_directory, "true", "/usr/bin/true")
+    daemon = start_daemon(config(path, flags))
+    assert instance.names() == ["one"]
+    path.chmod(0o777)
+    daemon.wait_status(lambda status: status["handlers"][0]["state"] == "refused", "the refusal")
+    wait_until(lambda: instance.names() == (["one"] if flags else []), what="the entry that is left")
+    path.chmod(0o755)
+    wait_until(lambda: instance.names() == ["one"], what="the entry")
+    daemon.wait_converged()
+
+
 def test_through_another_process_is_refused(instance: Instance, start_daemon: StartDaemon) -> None:
     """A path through another process's mount namespace, which cannot be followed, is refused, and not tried again."""
     script = "mount -t tmpfs t /mnt && cp /usr/bin/true /mnt/emulator && echo in && read -r _"

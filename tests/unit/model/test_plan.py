@@ -304,6 +304,8 @@ def test_a_stand_in_whose_interpreter_vanished(
         (UnavailableReason.LOST, SAYS, True, [UNWANTED]),
         (UnavailableReason.LOST, PINS, True, []),
         (UnavailableReason.REFUSED, SAYS, False, []),
+        (UnavailableReason.REFUSED, SAYS, True, [UNWANTED]),  # another user may have replaced the file
+        (UnavailableReason.REFUSED, PINS, True, []),
     ],
 )
 def test_an_interpreter_that_vanished(
