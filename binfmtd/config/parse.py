@@ -40,7 +40,7 @@ def parse(text: str, file: str) -> ConfigFile:
         # A misspelt key comes first, because it explains a missing one.
         problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
         first, *others = (f"{file}: {key}: {reason}" for key, reason in map(_explain, problems))
-        more = f" (and {len(others)} more)" if others else ""
+        more = f" (and {len(others)} more mistake{'s' if others[1:] else ''})" if others else ""
         raise ConfigError(first + more, others) from error
 
 

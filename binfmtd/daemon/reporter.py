@@ -300,8 +300,8 @@ class Reporter:
             self._event_log.log.error("persistent_file_failed", reason=problem)
         self._unpersistent = problem
 
-    def seal(self, seal: SealStatus, *, by_config: bool) -> None:
-        """Log that binfmt_misc was sealed or opened, or cannot be; ``by_config``: this daemon opened it."""
+    def seal(self, seal: SealStatus, why_opened: str) -> None:
+        """Log that binfmt_misc was sealed or opened, or cannot be; ``why_opened``, if it is open."""
         before, self._seal = self._seal, seal
         log = self._event_log.log
         reason = {"reason": seal.reason} if seal.reason else {}
@@ -310,8 +310,7 @@ class Reporter:
         elif seal.state == "impossible":
             log.error("seal_failed", **reason)
         elif seal.state != "unsealed" and before.state in ("sealed", "unsealed", "impossible"):
-            by_whom = "the config does not ask for a seal" if by_config else "another process opened it"
-            log.info("seal_opened", reason=seal.reason or by_whom)
+            log.info("seal_opened", reason=seal.reason or why_opened)
 
     def unsealed(self, reason: str) -> None:
         """Log that another process has opened the seal, or prevents sealing: a warning once a minute, else debug."""

@@ -115,7 +115,7 @@ class Sealing:
             self.due_at = _NEVER
             if not self._wanted:
                 self._release()
-            self._report_status(PAUSED if self._wanted else OFF)
+            self._report_status(PAUSED if self._wanted else OFF, by_us=True)
             return False
         known = self._status == SEALED or self._status.state == "unsealed"
         if seal.closed and seal.is_read_only():
@@ -181,8 +181,11 @@ class Sealing:
             self.seal.release()
             self.seal = None
 
-    def _report_status(self, status: SealStatus) -> None:
+    def _report_status(self, status: SealStatus, *, by_us: bool = False) -> None:
         if status != self._status:
             self._status = status
-            self._report.seal(status, by_config=self._wanted is not None or self.seal is not None)
+            why = "another process opened it"
+            if by_us or self._wanted is not None or self.seal is not None:
+                why = "the daemon stops" if self._ended else "the config does not ask for a seal"
+            self._report.seal(status, why)
             self._changed()

@@ -136,6 +136,8 @@ def find_or_mount(where: Where) -> Mounted:
         _load_module(where)
     if not os.path.isdir(wanted) or _cover(wanted, _mount_table(wanted)):
         raise MountError(_what_is_missing(wanted, _mount_table(wanted)))
+    if where.directory is not None and os.listdir(wanted):
+        raise MountError(f"{wanted}: is not empty, and a mount would hide its files: name an empty directory")
     return _mount(wanted)
 
 

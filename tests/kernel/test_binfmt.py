@@ -298,7 +298,8 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     )
     unwanted = binfmt("--uninstall qemu-*")
     assert (unwanted.status, unwanted.stderr.splitlines()[0]) == (1, "uninstalling: qemu-s390x was not removed")
-    assert f': add "-s390x" to `architectures` in {daemon.config}, ' in unwanted.stderr.splitlines()[-1]
+    change = 'take s390x out of `architectures` (or add "-s390x" to it if it has "all")'
+    assert f": {change} in {daemon.config}, " in unwanted.stderr.splitlines()[-1]
     assert state(instance) == before
 
 

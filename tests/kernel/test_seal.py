@@ -227,6 +227,7 @@ def test_on_stop_remove_opens_it(instance: Instance, start_daemon: StartDaemon) 
     assert instance.all_names() == []
     assert not read_only(instance)
     assert daemon.status()["seal"]["state"] == "off"
+    assert [line["reason"] for line in daemon.logs("seal_opened")] == ["the daemon stops"]
 
 
 # A result of a thread that comes in after the seal was opened for good asks for the seal once more.
@@ -236,7 +237,7 @@ from binfmtd.daemon.background import Background
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.kernel.mount import find
 
-sealing = Sealing(Background(), SimpleNamespace(seal=lambda status, by_config: print(status.state)))
+sealing = Sealing(Background(), SimpleNamespace(seal=lambda status, why_opened: print(status.state)))
 sealing.use(find(None), wanted=True, paused=False)
 sealing.open_for_good()
 sealing.use(find(None), wanted=True, paused=False)
@@ -249,7 +250,7 @@ def test_it_stays_open_at_the_end(instance: Instance) -> None:
     assert not read_only(instance)
 
 
-def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """Without the key a foreign seal is no problem until a write is needed; then the status has the remedy."""
     start_daemon(CONFIG, directory="before").terminate()
     remount(instance, "ro")
@@ -264,7 +265,11 @@ def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon
     assert [row["name"] for row in status["handlers"]] == ["one"]
     assert "is sealed" in problem
     assert "`sealed = false`" in problem
+    cli.state_directory = daemon.state_directory
     assert "remount it" not in problem
+    result = cli("pause", "--seal")
+    assert (result.status, result.message) == (1, status["seal"]["reason"])
+    assert cli("resume").status == 0
     daemon.config.write_text("sealed = false\n" + CONFIG.replace("/usr/bin/true", "/usr/bin/false"))
     daemon.reload()
     daemon.wait_converged()
@@ -284,7 +289,7 @@ def test_a_start_beside_a_seal(instance: Instance, start_daemon: StartDaemon) ->
     daemon.wait_converged(20)
 
 
-def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, tmp_path: Path, cli: Cli) -> None:
     """Without CAP_SYS_ADMIN there is one clear error, and everything else works."""
     python = install(tmp_path / "python", f'#!/bin/sh\nexec {" ".join(WITHOUT)} {sys.executable} "$@"\n'.encode())
     daemon = start_daemon(SEALED, python=str(python))
@@ -295,6 +300,9 @@ def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, t
     wait_until(lambda: "one" in instance.names(), what="the repair")
     assert len(daemon.logs("seal_failed")) == 1
     assert not read_only(instance)
+    cli.state_directory = daemon.state_directory
+    paused = cli("pause", "one")
+    assert (paused.status, paused.message) == (0, seal["reason"])
 
 
 def test_a_mount_that_is_bound_read_only(instance: Instance, start_daemon: StartDaemon) -> None:

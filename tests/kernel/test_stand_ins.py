@@ -43,8 +43,9 @@ def test_the_higher_priority_is_newer(instance: Instance, start_daemon: StartDae
         instance.remove(name)
         daemon_has_settled(instance, daemon)
         assert order(instance) == ["high", "low"]
-    rows = {row["name"]: row["repairs"] for row in daemon.status()["handlers"]}
-    assert rows == {"low": 2, "high": 1, "other": 0}, "what only moves with another is no repair"
+    repairs = {"low": 2, "high": 1, "other": 0}
+    what = f"the repairs {repairs}: what only moves with another is none"
+    daemon.wait_status(lambda status: {row["name"]: row["repairs"] for row in status["handlers"]} == repairs, what)
 
 
 def daemon_has_settled(instance: Instance, daemon: Daemon) -> None:

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return 0 once the daemon obeys, or if none runs; 1 if it does not, or if its seal's state is "impossible".
+    """Return 0 once the daemon obeys, or if none runs; 1 if it does not, or if binfmt_misc stays sealed.
 
     Raises StateError if the file cannot be written.
     """
@@ -69,18 +69,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _opened(directory: str, *, seal_alone: bool) -> int:
-    """Print that a pause opens the seal for all entries; return 1 if the seal's state is "impossible", else 0."""
+    """Print that a pause opens the seal for all entries; return 1 if binfmt_misc stays sealed, else 0."""
     try:
-        seal = read_status(directory)["seal"]
+        status = read_status(directory)
     except StateError:
         return 0
+    seal, mount = status["seal"], status["mount"]
     if seal["state"] == "paused":
         print(f"binfmt_misc is not sealed now: {seal['reason']}")
-    if seal["state"] == "impossible":
+    if seal["state"] in ("impossible", "sealed"):
         warn(seal["reason"])
     if seal["state"] == "off" and seal_alone:
         warn("the config does not ask for a seal (sealed = true): there was none to open")
-    return int(seal["state"] == "impossible")
+    return int(seal["state"] == "sealed" or (mount is not None and mount["read_only"]))
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:

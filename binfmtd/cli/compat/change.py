@@ -143,5 +143,10 @@ def _installed(
 def _wish(words: Iterable[str], to_remove: Iterable[str]) -> str:
     """Return the change to the daemon's config that has the effect of this request."""
     rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(to_remove)]
-    changed = [*words, *(f"-{row.name}" for row in rows if row)]
-    return more_architectures(changed) if changed else "remove the handlers to uninstall"
+    removed = [row.name for row in rows if row]
+    added = list(words)
+    wishes = [more_architectures(added)] if added else []
+    if removed:
+        left_out = ", ".join(f'"-{name}"' for name in removed)
+        wishes.append(f'take {", ".join(removed)} out of `architectures` (or add {left_out} to it if it has "all")')
+    return " and ".join(wishes) or "remove the handlers to uninstall"

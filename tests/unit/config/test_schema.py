@@ -147,7 +147,7 @@ BAD = [
     ("[handlers.'.binfmtd~x']\nmagic = 'x'\ninterpreter = '/x'", "handlers.'.binfmtd~x'", "choose another"),
     ("[handlers.'a/b']\nmagic = 'x'\ninterpreter = '/x'", "handlers.'a/b'", "must not contain '/'"),
     (f"[handlers.{'x' * 256}]\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "1 to 255 bytes"),
-    ("keep = [1]\nsetle = 1", "setle", "did you mean settle or sealed? (and 1 more)"),
+    ("keep = [1]\nsetle = 1", "setle", "did you mean settle or sealed? (and 1 more mistake)"),
 ]
 
 

@@ -36,7 +36,7 @@ def test_all_mistakes_of_all_files(tmp_path: Path) -> None:
     config.write_text("keep = [1]\nsetle = 1")
     other.write_text("resync = '1'")
     lines = check(config).stderr.splitlines()
-    first = f"binfmtd: {config}: setle: unknown key: did you mean settle or sealed? (and 1 more)"
+    first = f"binfmtd: {config}: setle: unknown key: did you mean settle or sealed? (and 1 more mistake)"
     assert (lines[0], run([*BINFMTD, "plan", "--config", str(config)]).stderr) == (first, f"{first}\n")
     places = [f"{config}: keep[0]: 1 must be", f"{other}: resync: '1' is not"]
     assert [line.startswith(f"binfmtd: {place}") for line, place in zip(lines[1:], places, strict=True)] == [True, True]
