@@ -5,6 +5,7 @@ run it, as in any container.  If that fails with ENOENT, it is run again in our 
 """
 
 import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
@@ -40,6 +41,9 @@ def probe(
             if natively is None and attempt.runs and observed is not None:  # ptrace is forbidden
                 natively = serving is None
             entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in's handler
+            if attempt.errno == errno.ENOEXEC and serving is not None and serving.registration is not None:
+                interpreter = serving.registration.interpreter
+                reason = f"its entry's interpreter, {interpreter}, cannot be executed: {os.strerror(errno.ENOEXEC)}"
             if attempt.crashed and serving is not None and serving.registration is not None:
                 reason += _known(name, serving.registration)
             yield Tried(name, attempt.runs, natively, entry, in_chroot, reason, round(attempt.duration * 1e6))

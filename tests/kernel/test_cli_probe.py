@@ -60,7 +60,7 @@ def test_what_runs(cli: Cli, register: Register) -> None:
     assert [row[:3] for row in shown.rows[1:]] == [["alpha", "through", "my-alpha"], [native, "natively", "yes"]]
 
 
-def test_why_not(cli: Cli, register: Register) -> None:
+def test_why_not(instance: Instance, cli: Cli, register: Register, tmp_path: Path) -> None:
     """No handler, no interpreter, a crash, and an emulator that hangs and is killed have each their own reason."""
     register("hppa", "/nowhere/at-all", "")
     register("m68k", script="kill -SEGV $$", flags="")
@@ -68,6 +68,11 @@ def test_why_not(cli: Cli, register: Register) -> None:
     found = probe(cli, "sh4", "hppa", "m68k", "or1k")
     assert not any(row["runs"] for row in found.values())
     assert found["sh4"]["reason"] == "no entry takes it, and the host does not run it natively"
+    empty = tmp_path / "empty"
+    empty.touch(0o755)
+    instance.add("my-sh4", CATALOG["sh4"].match, str(empty))
+    reason = cli("probe", "--json", "sh4").json[0]["reason"]
+    assert reason == f"its entry's interpreter, {empty}, cannot be executed: Exec format error"
     assert (found["hppa"]["entry"], found["hppa"]["reason"]) == (
         "my-hppa",
         "its interpreter, or a file that the interpreter needs, is missing",

@@ -42,6 +42,15 @@ def test_all_mistakes_of_all_files(tmp_path: Path) -> None:
     assert [line.startswith(f"binfmtd: {place}") for line, place in zip(lines[1:], places, strict=True)] == [True, True]
 
 
+def test_a_file_without_its_directory(tmp_path: Path) -> None:
+    """A file that the daemon could not write is a warning."""
+    config = tmp_path / "binfmtd.toml"
+    config.write_text(f"architectures = []\n[labels]\nfile = '/nowhere/x'\n[metrics]\ntextfile = '{tmp_path}/x.prom'")
+    result = check(config)
+    expected = "labels.file: the directory of /nowhere/x does not exist: make it, or correct the path"
+    assert (result.status, result.message) == (0, expected)
+
+
 def test_plugins_of_pydantic(tmp_path: Path) -> None:
     """No plugin of pydantic that another package installs is imported."""
     package = tmp_path / "plugin-1.dist-info"
