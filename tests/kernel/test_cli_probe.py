@@ -71,7 +71,7 @@ def test_why_not(instance: Instance, cli: Cli, register: Register, tmp_path: Pat
     empty = tmp_path / "empty"
     empty.touch(0o755)
     instance.add("my-sh4", CATALOG["sh4"].match, str(empty))
-    reason = cli("probe", "--json", "sh4").json[0]["reason"]
+    reason = probe(cli, "sh4")["sh4"]["reason"]
     assert reason == f"its entry's interpreter, {empty}, cannot be executed: Exec format error"
     assert (found["hppa"]["entry"], found["hppa"]["reason"]) == (
         "my-hppa",
