@@ -157,7 +157,8 @@ class RepairSchedule:
             state = self._states[name]
             since = None if state.debounce is None else state.debounce.since
             took = None if since is None else now - since
-            is_repair = name in counted and (state.was_in_order or name == INSTANCE)
+            # A removal is no repair, also of an entry that was in order until its interpreter went.
+            is_repair = name in counted and drift is not Drift.UNWANTED and (state.was_in_order or name == INSTANCE)
             result.ended[name] = EndedDrift(is_repair, took, state.served_after, state.facts)
             if name in counted:
                 self._count(name, drift, now, took, free=(at_once and since is None) or name in exempt)
@@ -349,7 +350,7 @@ class RepairSchedule:
 
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
         state = self._states[name]
-        if state.was_in_order or name == INSTANCE:
+        if drift is not Drift.UNWANTED and (state.was_in_order or name == INSTANCE):
             self._report.repaired(name, drift, took, bridged=state.served_after is not None)
         # A pass may come in the middle of repeated flushes: what is missing then belongs to the instance's backoff.
         if not free and not (drift is Drift.MISSING and self._states.is_contended(INSTANCE)):

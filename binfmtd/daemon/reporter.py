@@ -243,7 +243,9 @@ class Reporter:
     def _log_action(self, trigger: Trigger, action: Action) -> None:
         """Log what a pass did that is no repair."""
         unwanted = action.drift is Drift.UNWANTED
-        if unwanted and not trigger.sums_up:
+        here = self.status.assessment
+        declared = here is not None and action.entry in here.desired.unavailable_by_name  # its interpreter has gone
+        if unwanted and not trigger.sums_up and not declared:
             self.counts.unwanted += 1
         level = "error" if unwanted and action.act is Act.DISABLE else "info"
         self._gather(level, _PAST[action.act], action.entry, action.reason, action.drift)

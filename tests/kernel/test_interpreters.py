@@ -379,6 +379,9 @@ def test_writable_by_others_later(
     path.chmod(0o777)
     daemon.wait_status(lambda status: status["handlers"][0]["state"] == "refused", "the refusal")
     wait_until(lambda: instance.names() == (["one"] if flags else []), what="the entry that is left")
+    if not flags:
+        daemon.wait_for_log("entry_removed", entry="one", drift="unwanted")
+    assert (daemon.logs("repaired"), daemon.status()["repairs"]) == ([], 0), "a removal is no repair"
     path.chmod(0o755)
     wait_until(lambda: instance.names() == ["one"], what="the entry")
     daemon.wait_converged()
