@@ -69,9 +69,8 @@ class BootPersistence:
         self._failed: object = None  # the content that they could not write, and when to try again
         self._retry_at = 0.0
         self.file = self._host.below(CONF)
-        self.named = (
-            f"/{CONF} on the host" if self._host.foreign else self.file
-        )  # the file, as its administrator sees it
+        # The file, as the host's administrator sees it.
+        self.named = f"/{CONF} on the host" if self._host.foreign else self.file
         self.problem: str | None = None  # why a reboot would lose the handlers
         self.left_out: dict[str, str] = {}  # handlers that the file cannot contain, and why
         self.warnings: list[str] = []  # what may not work after a reboot

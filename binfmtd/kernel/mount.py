@@ -136,9 +136,16 @@ def find_or_mount(where: Where) -> Mounted:
         _load_module(where)
     if not os.path.isdir(wanted) or _cover(wanted, _mount_table(wanted)):
         raise MountError(_what_is_missing(wanted, _mount_table(wanted)))
-    if where.directory is not None and os.listdir(wanted):
+    if where.directory is not None and _has_files(wanted):
         raise MountError(f"{wanted}: is not empty, and a mount would hide its files: name an empty directory")
     return _mount(wanted)
+
+
+def _has_files(directory: str) -> bool:
+    try:
+        return bool(os.listdir(directory))
+    except OSError:  # then the mount fails as well, with its reason
+        return False
 
 
 def _mount(directory: str) -> Mounted:

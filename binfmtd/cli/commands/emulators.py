@@ -132,8 +132,10 @@ def _pull(given: argparse.Namespace, progress: Progress) -> int:
     from binfmtd.cli.store.images import Reference
 
     reference = Reference.parse(given.image)
-    if given.authfile is not None and not os.path.isfile(given.authfile):
-        raise UsageError(f"--authfile: {given.authfile} is no file: correct the path, or write it with `skopeo login`")
+    if given.authfile is not None and not os.path.exists(given.authfile):
+        raise UsageError(
+            f"--authfile: {given.authfile} does not exist: correct the path, or write it with `skopeo login`"
+        )
     adder = Adder(Store(store_directory(given)), progress)
     added = adder.pull(reference, _wanted(given), _for_skopeo(given, given.authfile, insecure=given.insecure))
     return _report(given, added, progress)

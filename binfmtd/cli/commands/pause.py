@@ -81,7 +81,8 @@ def _opened(directory: str, *, seal_alone: bool) -> int:
         warn(seal["reason"])
     if seal["state"] == "off" and seal_alone:
         warn("the config does not ask for a seal (sealed = true): there was none to open")
-    return int(seal["state"] == "sealed" or (mount is not None and mount["read_only"]))
+    read_only = mount is not None and mount["read_only"]
+    return int(seal["state"] == "sealed" or (seal["state"] == "impossible" and read_only))
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:

@@ -442,7 +442,7 @@ def test_help(store: StoreCli, subcommand: str) -> None:
         ),
         (
             ["pull", "a/b", "--authfile", "/nowhere"],
-            "--authfile: /nowhere is no file: correct the path, or write it with `skopeo login`",
+            "--authfile: /nowhere does not exist: correct the path, or write it with `skopeo login`",
         ),
         (["import", "/", "--arch", " ,"], "--arch is empty: name architectures, or leave --arch out for all"),
         *(
