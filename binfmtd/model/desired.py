@@ -107,6 +107,7 @@ class Unavailable(NamedTuple):
     priority: int
     has_remedy: bool = False  # the reason contains the remedy
     judged: bool = True  # False: from here we cannot see if an interpreter exists where an entry without F needs it
+    untrusted: bool = False  # another user can change its interpreter
 
 
 class PassedOver(NamedTuple):
@@ -383,7 +384,14 @@ def _choose(
     if declared.architecture is not None and facts.kernel < P_VISIBLE_FROM:
         flags &= ~Flags.P
 
-    def hold(cause: UnavailableReason, reason: str, *, judged: bool = True, has_remedy: bool = False) -> Unavailable:
+    def hold(
+        cause: UnavailableReason,
+        reason: str,
+        *,
+        judged: bool = True,
+        has_remedy: bool = False,
+        untrusted: bool = False,
+    ) -> Unavailable:
         return Unavailable(
             declared.name,
             declared.match,
@@ -395,6 +403,7 @@ def _choose(
             declared.priority,
             has_remedy,
             judged and facts.judges_paths,
+            untrusted,
         )
 
     if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header, facts.heads)):
@@ -416,7 +425,7 @@ def _choose(
         script = known[path].script and not declared.force
         refusal = known[path].untrusted or (_refused_script(path, declared, flags) if script else None)
         if refusal is not None:
-            return hold(UnavailableReason.REFUSED, refusal)
+            return hold(UnavailableReason.REFUSED, refusal, untrusted=known[path].untrusted is not None)
         if script:
             flags &= ~Flags.O
         if not known[path].sees_p:

@@ -298,7 +298,7 @@ def _removals(
                 yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, reason)
         elif (unavailable := desired.unavailable_by_name.get(entry.name)) is None:
             yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the config no longer declares it")
-        elif _useless(unavailable, entry, recorded=registered_by_us(entry, context.records.get(entry.name))):
+        elif _useless(unavailable, entry):
             yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, unavailable.reason)
 
 
@@ -313,15 +313,13 @@ def _bridges(waiting: Unavailable | None, stand_in: Entry) -> bool:
     )
 
 
-def _useless(unavailable: Unavailable, entry: Entry, *, recorded: bool) -> bool:
-    """Return True if the entry, one of binfmtd's own, has certainly lost its interpreter.
+def _useless(unavailable: Unavailable, entry: Entry) -> bool:
+    """Return True if the entry, one of binfmtd's own, has lost its interpreter, or another user can change that.
 
-    Also return True if the handler is refused, and binfmtd had registered the entry (``recorded``): without F the
-    kernel would execute what another user puts at the path.
-
-    With F it would still serve, by the file that the kernel opened before, and False is returned.
+    With F it would still serve, by the file that the kernel opened before, and False is returned.  The entry of a
+    handler that is refused for another reason stays, too.
     """
-    if not unavailable.judged or (unavailable.cause is UnavailableReason.REFUSED and not recorded):
+    if not unavailable.judged or (unavailable.cause is UnavailableReason.REFUSED and not unavailable.untrusted):
         return False
     if entry.registration is None or Flags.F in entry.registration.flags:
         return False

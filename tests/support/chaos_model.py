@@ -4,8 +4,8 @@ It uses none of binfmtd's decisions, no events and no order of events.  Its inpu
 interpreters that exist, the entries that other programs registered, and the entries when it was quiet last.
 
 * An enabled handler whose interpreter exists has its entry as declared.  The entry of any other handler stays as it was
-  found, with two exceptions.  If the interpreter is missing, an entry without F that leads to it goes.  If the config
-  has ``enabled = false``, the entry is disabled.
+  found, with two exceptions.  If the interpreter is missing, or another user can change it, an entry without F that
+  leads to it goes.  If the config has ``enabled = false``, the entry is disabled.
 * An entry that another program registered under an undeclared name stays, with its number and text, unless
   ``unmanaged`` removes it.  An entry that the daemon registered under such a name goes.
 * An entry that ``restore`` names comes back after a flush, as it was.
@@ -247,7 +247,7 @@ class Model:
         if handler is None:
             return entry.inode in self.theirs and self.policy.spares(name)
         useless = "F" not in entry.flags and entry.interpreter == handler.interpreter
-        return not (handler.enabled and self.state(name) == "absent" and useless)
+        return not (handler.enabled and self.state(name) in ("absent", "untrusted") and useless)
 
     def differences(self, seen: Seen) -> list[str]:
         """Return the differences from the expected state, in words."""

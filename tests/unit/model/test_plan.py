@@ -304,8 +304,7 @@ def test_a_stand_in_whose_interpreter_vanished(
         (UnavailableReason.LOST, SAYS, True, [UNWANTED]),
         (UnavailableReason.LOST, PINS, True, []),
         (UnavailableReason.REFUSED, SAYS, False, []),
-        (UnavailableReason.REFUSED, SAYS, True, [UNWANTED]),  # another user may have replaced the file
-        (UnavailableReason.REFUSED, PINS, True, []),
+        (UnavailableReason.REFUSED, SAYS, True, []),
     ],
 )
 def test_an_interpreter_that_vanished(
@@ -314,6 +313,13 @@ def test_an_interpreter_that_vanished(
     """Without F our entry is removed when its interpreter is gone, since every exec would fail; with F it serves on."""
     around = PlanContext({"a": Record(says, 7)} if recorded and says is not None else {})
     assert rows(desired(unavailable=[unavailable(standing)]), [entry(says=says)], around) == expected
+
+
+@pytest.mark.parametrize(("says", "expected"), [(SAYS, [UNWANTED]), (PINS, []), (None, [])])
+def test_an_interpreter_that_another_user_can_change(says: Registration | None, expected: list[Row]) -> None:
+    """Without F the kernel would execute what another user puts at the path; with F the file that it opened serves."""
+    refused = unavailable(UnavailableReason.REFUSED)._replace(untrusted=True)
+    assert rows(desired(unavailable=[refused]), [entry(says=says)], PlanContext()) == expected
 
 
 @pytest.mark.parametrize(
