@@ -70,6 +70,11 @@ class Causes:
 
     def __init__(self, states: StateTable) -> None:
         self._states = states
+        self._unmounted = False  # since the last pass
+
+    def instance_lost(self) -> None:
+        """Take in that the instance has ended with its last mount: what the next pass finds missing ended with it."""
+        self._unmounted = True
 
     def get(self, name: str) -> str | None:
         """Return why this name has drifted; None if it has not, or the cause is not known."""
@@ -113,13 +118,14 @@ class Causes:
 
         ``replaced`` are the entries that the pass replaced, ``ended`` the drifts that it has ended, by name.
         """
+        unmounted, self._unmounted = self._unmounted, False
         known = [*(drift.facts for drift in ended.values()), *(state.facts for _, state in self._states.items())]
         agent = _agent() if any(facts is not None and facts.flushed for facts in known) else _ANOTHER
         causes = []
         for action in actions:
             facts = ended[action.entry].facts if action.entry in ended else None
             if facts is None:
-                causes.append(_seen(action))
+                causes.append(_seen(action, unmounted=unmounted))
                 continue
             if facts.drift is not action.drift:  # it drifted once more before it was quiet
                 tool = _tool(replaced.get(action.entry))
@@ -161,9 +167,11 @@ def _cause(facts: DriftFacts, agent: str) -> Cause:
     return Cause("flushed" if facts.flushed else words, words, facts.detail)
 
 
-def _seen(action: Action) -> Cause:
+def _seen(action: Action, *, unmounted: bool) -> Cause:
     """Return the cause of a drift that only a pass has found."""
     words = _CONDITIONS[action.drift]
+    if unmounted and action.drift is Drift.MISSING:
+        words = "removed by an unmount of binfmt_misc"
     return Cause(words, words, _detail(action))
 
 

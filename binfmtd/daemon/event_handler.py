@@ -129,5 +129,5 @@ class EventHandler:
         self._passes.request(Trigger.OVERFLOW)
 
     def _watch_lost(self) -> None:
-        self._report.notices.watch_lost()
+        self._report.watch_lost()
         self._mount_search.begin(Trigger.WATCH_LOST)

@@ -116,6 +116,11 @@ class Reporter:
         for _ in reaction.fixed:
             self.counts.settled.add(seconds)
 
+    def watch_lost(self) -> None:
+        """Report that the instance under the watch is gone, with all its entries."""
+        self.notices.watch_lost()
+        self._causes.instance_lost()
+
     def passed(self, trigger: Trigger, result: ReconcileResult, seconds: float) -> None:
         """Report a pass, which took ``seconds``."""
         self.counts.last_pass_at = time.time()

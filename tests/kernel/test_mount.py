@@ -52,6 +52,8 @@ def test_unmounted_and_mounted_again(instance: Instance, start_daemon: StartDaem
     shell(instance, MOUNT)
     wait_until(lambda: serves(instance), what="the entry in the new instance")
     daemon.wait_converged()
+    line = daemon.wait_for_log("repaired")
+    assert "removed by an unmount of binfmt_misc" in line["summary"]
     instance.remove("one")
     wait_until(lambda: serves(instance), what="a repair in the new instance")
 

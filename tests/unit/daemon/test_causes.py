@@ -58,6 +58,16 @@ class World:
         return cause
 
 
+def test_an_unmount() -> None:
+    """What the next pass finds missing was removed by the unmount; what a later one finds was not."""
+    world = World()
+    world.causes.instance_lost()
+    assert world.ends(Drift.MISSING).full == "removed by an unmount of binfmt_misc"
+    assert world.ends(Drift.MISSING).full == "missing"
+    world.causes.instance_lost()
+    assert world.ends(Drift.DISABLED).full == "disabled"
+
+
 @pytest.mark.parametrize(
     ("started", "entry", "words"),
     [
