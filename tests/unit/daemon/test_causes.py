@@ -59,7 +59,7 @@ class World:
 
 
 def test_an_unmount() -> None:
-    """What the next pass finds missing was removed by the unmount; what a later one finds was not."""
+    """The next pass finds what the unmount has removed; what a later pass finds missing has another cause."""
     world = World()
     world.causes.instance_lost()
     assert world.ends(Drift.MISSING).full == "removed by an unmount of binfmt_misc"
