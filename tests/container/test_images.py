@@ -71,7 +71,7 @@ def test_the_default_emulators(machine: Machine) -> None:
 @pytest.mark.usefixtures("_podman")
 def test_an_unknown_emulator_ends_the_build() -> None:
     """A build with an unknown emulator fails, and its message names the emulator."""
-    with pytest.raises(images.BuildError, match="there is no emulator qemu-vax; there is one for each of: aarch64 "):
+    with pytest.raises(images.BuildError, match="there is no /usr/bin/qemu-vax; there are: /usr/bin/qemu-aarch64 "):
         images.build("binfmtd", emulators="vax", tries=1)
 
 

@@ -100,7 +100,9 @@ def test_no_old_status_remains_where_there_is_no_room(
         interpreter.unlink()
         wait_until(lambda: instance.names() == [], what="the removal")
         daemon.wait_for_log("status_unwritten")
-        assert instance.shell(status).stdout == ""
+        assert (
+            '"registered"' not in instance.shell(status).stdout
+        )  # the removed file may have made room for the new one
     wait_until(lambda: '"waiting"' in instance.shell(status).stdout, what="a status without another event")
 
 
