@@ -24,6 +24,10 @@ class Ids(NamedTuple):
     gids: tuple[Range, ...]
     helpers: bool = False
 
+    def has(self, uid: int) -> bool:
+        """Return True if a user has this id in the namespace; False for the overflow id of those who have none."""
+        return any(inside <= uid < inside + count for inside, _, count in self.uids)
+
     def without(self, root: int, group: int) -> "Ids":
         """Return the maps of a namespace inside this one, where ``root`` and ``group`` become 0.
 

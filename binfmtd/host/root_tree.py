@@ -34,19 +34,6 @@ def check_tree(root: str) -> os.stat_result:
     return status
 
 
-def owner_in_own_instance(root: str) -> os.stat_result:
-    """Return the same in a user namespace.  Raises SandboxError if the tree's owner has no id there."""
-    status = check_tree(root)
-    with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
-        nobody = int(file.read())
-    if status.st_uid == nobody:
-        raise SandboxError(
-            f"{root} belongs to a user that this namespace does not have: use a tree of your own, or run this as its "
-            "owner or as root"
-        )
-    return status
-
-
 def furnish(root: str) -> None:
     """Mount /proc, /sys, /dev and this host's resolv.conf in the tree.  Raises SandboxError."""
     from binfmtd.host.syscalls import MS_BIND, MS_NOSUID, MS_REC, mount

@@ -23,7 +23,7 @@ from binfmtd.cli.sandboxed_command import TO_US, Outcome, handle, run_command, u
 from binfmtd.errors import SandboxError, UsageError
 from binfmtd.host.id_maps import Ids, enter, one
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
-from binfmtd.host.root_tree import check_tree, furnish, owner_in_own_instance
+from binfmtd.host.root_tree import check_tree, furnish
 from binfmtd.host.sandbox import enter_own_instance
 from binfmtd.model.emulator_version import STORE
 
@@ -169,7 +169,12 @@ def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Calla
     another user owns the tree.  The owner of the tree becomes root there, or with ``user`` that user: so files that
     mmdebstrap or podman made with subordinate ids belong to root inside.
     """
-    owner = owner_in_own_instance(root) if root is not None else None
+    owner = check_tree(root) if root is not None else None
+    if owner is not None and not ids.has(owner.st_uid):
+        raise SandboxError(
+            f"{root} belongs to a user who has no id in the sandbox: use a tree of your own, or run this as its owner "
+            "or as root"
+        )
     theirs = (0, 0) if owner is None else (owner.st_uid, owner.st_gid)
     if user is not None:
         wanted: Ids | None = one(*user, *theirs)

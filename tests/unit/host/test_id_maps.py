@@ -27,6 +27,12 @@ def mapped(theirs: tuple[Range, ...]) -> list[int]:
     return [found[number] for number in range(len(found))]
 
 
+@given(uids=ranges(), owner=st.integers(0, 200))
+def test_who_has_an_id(uids: tuple[Range, ...], owner: int) -> None:
+    """The ids that are mapped, and no others, belong to users."""
+    assert Ids(uids, uids).has(owner) is (owner < len(mapped(uids)))
+
+
 @given(uids=ranges(), owner=st.integers(0, 100))
 def test_the_owner_becomes_root(uids: tuple[Range, ...], owner: int) -> None:
     """The owner becomes 0, the ids after it follow, and the ids before it come after the last one."""
