@@ -87,9 +87,8 @@ class Store:
 
         The path of the store may be wrong: in /var/lib each directory would be a version that is not used.
         """
-        directory = self.directory(name)
         try:
-            files = [] if os.path.islink(directory) else os.listdir(directory)
+            files = os.listdir(self.directory(name))
         except PermissionError:
             return True  # an ordinary user cannot know
         except OSError:

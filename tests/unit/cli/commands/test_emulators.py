@@ -162,6 +162,9 @@ def test_list(store: StoreCli, tmp_path: Path) -> None:
     assert store.checked("list").stdout == f"the store {store.path} is empty\n"
     store.checked("import", source := emulators(tmp_path / "source", three("9.2.2")))
     (store.path / "lost+found").mkdir()
+    (store.path / "stable").symlink_to("9.2.2")
+    assert store.versions == ["9.2.2", "stable"]
+    store.checked("remove", "stable")
     (document,) = store.checked("list", "--json").json
     assert document == {
         "name": "9.2.2",
