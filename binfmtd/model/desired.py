@@ -8,7 +8,7 @@ This module makes no system calls: the caller passes the facts (which interprete
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
@@ -368,6 +368,15 @@ def _passed_over(
     return tuple(passed)
 
 
+def first_to_use(paths: Sequence[str], known: Mapping[str, InterpreterFacts]) -> str | None:
+    """Return the first of these interpreters that exists and is not known to fail; None if none exists.
+
+    If all of them fail, the first that exists may still run some programs.
+    """
+    existing = [path for path in paths if known[path].file_identity]
+    return next((path for path in existing if not known[path].fails), existing[0] if existing else None)
+
+
 def _refused_script(path: str, declared: HandlerSpec, flags: Flags) -> str | None:
     """Return why a script cannot be the interpreter, or None; of an architecture O alone is left out instead."""
     if Flags.F in flags:
@@ -418,9 +427,7 @@ def _choose(
             f"{remedy} ({declared.source})",
         )
     known = {path: facts.interpreters.get(path, InterpreterFacts()) for path in declared.interpreters}
-    existing = [path for path in declared.interpreters if known[path].file_identity]
-    # If none is known to run programs, the first may still run some of them.
-    path = next((path for path in existing if not known[path].fails), existing[0] if existing else None)
+    path = first_to_use(declared.interpreters, known)
     if path is not None and declared.enabled:
         script = known[path].script and not declared.force
         refusal = known[path].untrusted or (_refused_script(path, declared, flags) if script else None)

@@ -16,6 +16,7 @@ from binfmtd.files.trust import Trust
 from binfmtd.host.emulations import version_text
 from binfmtd.host.emulator_settings import described, settings_in
 from binfmtd.host.interpreters import look_at
+from binfmtd.model.desired import first_to_use
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     config = load_config(given, architectures=("all",))
     native = HostFacts(state_dir_or_none(given)).native(observe(given.mount))
     candidates = {declared.architecture: declared.interpreters for declared in config.specs}
-    emulators = {a.name: _first_there(candidates.get(a.name, ())) for a in wanted}
+    known = look_at({path for a in wanted for path in candidates.get(a.name, ())}, Trust.of_this_process())
+    emulators = {a.name: first_to_use(candidates.get(a.name, ()), known) for a in wanted}
     if given.json:
         print_json([_document(a, emulators[a.name], native=a.name in native) for a in wanted])
     else:
@@ -68,13 +70,6 @@ def main(arguments: Sequence[str]) -> int:
         ]
         print_table([("NAME", "RUNS", "EMULATOR", "VERSION", "ALSO KNOWN AS"), *rows])
     return 0
-
-
-def _first_there(paths: Sequence[str]) -> str | None:
-    """Return the first path with an emulator, or else with another executable file, as the daemon chooses it."""
-    known = look_at(paths, Trust.of_this_process())
-    there = [path for path in paths if known[path].file_identity is not None]
-    return next((path for path in there if not known[path].fails), there[0] if there else None)
 
 
 def _document(architecture: Architecture, emulator: str | None, *, native: bool) -> dict[str, object]:
