@@ -1,7 +1,7 @@
 """The Debian package on an arm64 host: install, use, remove and purge it.
 
-Runs in the virtual machine of `make test-deb-arm64`.  Its packages are unpacked and not configured, and systemd is not
-process 1.  So dpkg is told to ignore dependencies, and the maintainer scripts start no service.
+Runs in the virtual machine of `make test-deb-arm64`.  Its packages are unpacked and not configured, so dpkg runs with
+--force-depends.  systemd is not process 1, so the maintainer scripts start no service.
 """
 
 import os
