@@ -14,7 +14,7 @@ from binfmtd.formats.register_line import to_text
 Read = Callable[[int, int], bytes]  # offset and size -> the bytes there, fewer at the end of the file
 
 ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
-_PT_INTERP, _PT_GNU_PROPERTY = 3, 0x6474E553
+_PT_LOAD, _PT_INTERP, _PT_GNU_PROPERTY = 1, 3, 0x6474E553
 # By EI_CLASS: 1 is 32 bits, 2 is 64.
 _HEADER_SIZE = {1: 52, 2: 64}
 _E_FLAGS_AT = {1: 36, 2: 48}
@@ -31,7 +31,8 @@ class ElfFile(NamedTuple):
     """The values of the headers.
 
     ``linker`` is PT_INTERP's path, None for a static file.  ``damage`` is the reason why no kernel loads it.  ``level``
-    is the level of x86-64 that it declares as required.
+    is the level of x86-64 that it declares as required.  ``end`` is the offset in bytes at which the last loaded
+    segment (PT_LOAD) ends; a shorter file is cut off, which the kernel does not check.
     """
 
     bits: Literal[32, 64]
@@ -44,6 +45,7 @@ class ElfFile(NamedTuple):
     linker: str | None = None
     level: str | None = None
     damage: str | None = None
+    end: int = 0
 
 
 def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its own answer
@@ -54,10 +56,10 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
     kind, order = head[4], "<" if head[5] == 1 else ">"
     e_type, machine = struct.unpack_from(order + "HH", head, 16)
 
-    def elf_file(flags: int = 0, entry: int = 0, **rest: str | None) -> ElfFile:
+    def elf_file(flags: int = 0, entry: int = 0, damage: str | None = None) -> ElfFile:
         bits: Literal[32, 64] = 32 if kind == 1 else 64
         byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
-        return ElfFile(bits, byte_order, head[7], e_type, machine, flags, entry, **rest)
+        return ElfFile(bits, byte_order, head[7], e_type, machine, flags, entry, damage=damage)
 
     if len(head) < _HEADER_SIZE[kind]:
         return elf_file(damage="it is cut off within its ELF header")
@@ -73,16 +75,19 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
     if len(segments) < phentsize * count:
         return elf_file(flags, entry, damage="it is cut off within its program headers")
     linker = level = None
+    end = 0
     for place in range(0, len(segments), phentsize):
         segment, offset, size = struct.unpack_from(order + _P_TYPE_OFFSET_FILESZ[kind], segments, place)
-        if segment == _PT_INTERP and linker is None:
+        if segment == _PT_LOAD:
+            end = max(end, offset + size)
+        elif segment == _PT_INTERP and linker is None:
             path = read(offset, size) if 2 <= size <= _PATH_BYTES else b""
             if len(path) < size or not path.endswith(b"\0"):
                 return elf_file(flags, entry, damage="its PT_INTERP, which names its dynamic linker, contains no path")
             linker = to_text(path.partition(b"\0")[0])
         elif segment == _PT_GNU_PROPERTY and machine == _EM_X86_64:
             level = _level(read(offset, min(size, _NOTE_BYTES)), 8 if kind == 2 else 4)
-    return elf_file(flags, entry, linker=linker, level=level)
+    return elf_file(flags, entry)._replace(linker=linker, level=level, end=end)
 
 
 def _level(notes: bytes, align: int) -> str | None:

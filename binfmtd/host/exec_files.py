@@ -115,6 +115,13 @@ class Programs:
         except OSError:
             return False
 
+    def size(self, file: Opened) -> int:
+        """Return the size of a file in bytes; 0 if it cannot be read."""
+        try:
+            return os.stat(file.place).st_size
+        except OSError:
+            return 0
+
     def is_execute_only(self, file: Opened) -> bool:
         """Return True if the mode of a file lets some users execute it but not read it."""
         try:

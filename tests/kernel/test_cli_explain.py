@@ -452,6 +452,28 @@ def test_a_library(cli: Cli, tmp_path: Path) -> None:
     assert explain(cli, foreign)["runs"]
 
 
+def test_a_foreign_program_that_is_cut_off(cli: Cli, tmp_path: Path) -> None:
+    """The kernel passes it to the emulator, which ends with an error, or runs it until it uses a missing part."""
+    cli.instance.add("qemu-aarch64", ARM64.match, EMULATOR)
+    whole = foreign_program(tmp_path / "program", ARM64).read_bytes()
+    assert "cut off" not in str(explain(cli, tmp_path / "program"))
+    headers = install(tmp_path / "headers", whole[:100])
+    found = explain(cli, headers)
+    assert (found["runs"], found["errno"]) == (False, None)
+    assert found["reason"] == (
+        f"{headers}: it is cut off within its program headers: {EMULATOR} would start, and end with an error"
+    )
+    assert found["remedy"].startswith("get the file again")
+    code = install(tmp_path / "code", made((1, bytes(1000)))[:-900])
+    (note,) = (note for note in explain(cli, code)["notes"] if "known fault" not in note)
+    assert note.startswith("it is cut off: its segments end at byte 1120, and the file at byte 220.")
+    if Path(EMULATOR).exists():
+        assert really(cli, tmp_path / "program") == 42
+        assert really(cli, headers) not in (0, 42)
+    cli.instance.add("data", Extension("data"), EMULATOR)
+    assert explain(cli, install(tmp_path / "cut.data", whole[:100]))["runs"]
+
+
 @pytest.mark.parametrize(
     ("linker", "package"),
     [

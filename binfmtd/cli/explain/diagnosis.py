@@ -110,11 +110,7 @@ class Explainer:
                     self._needs_its_own(explanation, step, following.file)
                 elif step.taker is not None:
                     self._finds_what_it_names(explanation, step, step.taker)
-            entry = explanation.entry  # of an emulator, unless it goes by an extension
-            by_extension = entry and entry.registration and isinstance(entry.registration.match, Extension)
-            if explanation.kind and explanation.kind.word == "elf-library" and not by_extension:
-                reason = f"{file} is {explanation.kind.description}, without an entry point: it crashes at its start"
-                explanation.fails(Refusal(0, reason, explanation.kind.remedy))
+            self._is_whole(explanation, execution.steps[0])
         return explanation
 
     def _look_at(self, step: Step, explanation: Explanation) -> None:
@@ -316,9 +312,30 @@ class Explainer:
         )
         explanation.fails(Refusal(0, reason, _bring_libc(elf)))
 
+    def _is_whole(self, explanation: Explanation, step: Step) -> None:
+        """Check that an ELF file has all that it needs to run; one that an entry takes by its extension may be data."""
+        entry, kind, elf = explanation.entry, explanation.kind, self._programs.elf(step.file.place)
+        if elf is None or kind is None or (entry and entry.registration and _by_extension(entry.registration)):
+            return
+        if elf.damage:
+            reason = f"{step.path}: {elf.damage}: {step.interpreter} would start, and end with an error"
+            explanation.fails(Refusal(0, reason, kind.remedy))
+        elif kind.word == "elf-library":
+            reason = f"{step.path} is {kind.description}, without an entry point: it crashes at its start"
+            explanation.fails(Refusal(0, reason, kind.remedy))
+        elif 0 < (size := self._programs.size(step.file)) < elf.end:
+            explanation.notes.append(
+                f"it is cut off: its segments end at byte {elf.end}, and the file at byte {size}.  A program that uses "
+                "a missing part is ended by SIGSEGV or SIGBUS: get the file again"
+            )
+
     def _there(self, path: str) -> bool:
         way = self._programs.resolve(path)
         return way is not None and way.real is not None
+
+
+def _by_extension(registration: Registration) -> bool:
+    return isinstance(registration.match, Extension)
 
 
 def shown(entry: Entry) -> str:

@@ -101,6 +101,17 @@ def test_damage(content: bytes, said: str) -> None:
     assert (found.machine, found.bits) == (183, 64)
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_end_of_the_segments(bits: int, order: str) -> None:
+    """The end is that of the last loaded segment: other segments, and a file that is cut off, do not change it."""
+    content = made((1, b"code"), (1, bytes(1000)), (4, b"note"), bits=bits, order=order)
+    found, shorter = parse(content), parse(content[:-800])
+    assert found is not None
+    assert (found.end, found.damage) == (len(content) - len(b"note"), None)
+    assert found == shorter
+
+
 def test_an_object_file_has_no_segments() -> None:
     """An object file has no segments, and is not damaged by that."""
     found = parse(made(e_type=ET_REL))
