@@ -16,7 +16,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
 from binfmtd.config.file_versions import shown
 from binfmtd.config.include import NOTHING, Included, of_systemd
-from binfmtd.config.merge import WAYS_TO_CHOOSE, Merged, Origin
+from binfmtd.config.merge import ALL, WAYS_TO_CHOOSE, Merged, Origin
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_module
 from binfmtd.formats.register_line import encode_line
@@ -33,7 +33,6 @@ DEFAULT_ARCHITECTURES = ("all",)
 DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
 DEFAULT_ENTRY = "qemu-{name}"
 DEFAULT_FLAGS = Flags.P | Flags.O | Flags.F
-ALL = "all"
 MOST_WARNINGS = 50
 
 
@@ -81,12 +80,7 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
         if word == ALL:
             wanted = dict.fromkeys(CATALOG, ALL) | wanted  # an architecture's own name takes precedence over "all"
             continue
-        if word.removeprefix("-").strip().lower() == ALL:
-            raise origin.refuse(f'{word!r} is not valid: write "all" for all architectures, or [] for none')
-        try:
-            name = find(word.removeprefix("-")).name
-        except FormatError as error:
-            raise origin.refuse(error) from error
+        name = find(word.removeprefix("-")).name  # the schema, or the command line, has checked it
         (left_out if word.startswith("-") else wanted)[name] = word
     for name, word in left_out.items():
         if wanted.get(name, ALL) != ALL:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from binfmtd.catalog.names import find
 from binfmtd.config.tables import dotted
-from binfmtd.errors import ConfigError, FormatError
+from binfmtd.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,9 @@ WAYS_TO_CHOOSE: tuple[Literal["interpreter", "interpreters", "version"], ...] = 
     "version",
 )
 """The keys of ``[emulators.NAME]`` that choose its emulator: a table may have one of them."""
+
+ALL = "all"
+"""The word in ``architectures`` for all of the catalog."""
 
 
 class Origin(NamedTuple):
@@ -64,7 +67,7 @@ class Merged:
 def merge(files: Sequence[tuple[str, ConfigFile]]) -> Merged:
     """Put the later files over the earlier ones.
 
-    Raises ConfigError for an architecture that does not exist, or that has two tables in one file.
+    Raises ConfigError for an architecture that has two tables in one file.
     """
     merged = Merged()
     for file, later in files:
@@ -88,10 +91,7 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
     here: dict[str, str] = {}
     for written, table in emulators.get("by_architecture", {}).items():
         origin = Origin(file, dotted("emulators", written))
-        try:
-            name = find(written).name
-        except FormatError as error:
-            raise origin.refuse(error) from error
+        name = find(written).name  # the schema has checked it
         if name in here:
             raise origin.refuse(
                 f"is the same architecture as {dotted('emulators', here[name])}: put both tables into one"

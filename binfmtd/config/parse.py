@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from binfmtd.catalog.names import did_you_mean, find
+from binfmtd.catalog.names import did_you_mean
 from binfmtd.config.schema import (
     BY_ARCHITECTURE,
     FILE,
@@ -21,7 +21,7 @@ from binfmtd.config.schema import (
     shown,
 )
 from binfmtd.config.tables import dotted, tables
-from binfmtd.errors import ConfigError, FormatError
+from binfmtd.errors import ConfigError
 
 
 def parse(text: str, file: str) -> ConfigFile:
@@ -76,7 +76,7 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
         if len(location) > 2 and location[-1] == "[key]":  # pydantic's mark for a key of a mapping
             location = location[:-1]
         reason = str(problem["ctx"]["error"])
-    elif kind == "extra_forbidden" or _is_no_architecture(problem):
+    elif kind == "extra_forbidden":
         table = _KEYS["" if len(location) == 1 else str(location[0]), len(location)]
         known = [key for key in table.__annotations__ if key != BY_ARCHITECTURE]
         hint = (
@@ -99,18 +99,6 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
     else:
         reason = f"{shown(value)} must be {_WANTED[kind]}" if kind in _WANTED else f"{shown(value)}: {problem['msg']}"
     return dotted(*location), reason
-
-
-def _is_no_architecture(problem: ErrorDetails) -> bool:
-    """Return True for a key of [emulators] that was checked as an architecture's table, and names no architecture."""
-    location = _written(problem)
-    if problem["type"] != "dict_type" or len(location) != 2 or location[0] != "emulators":
-        return False
-    try:
-        find(str(location[1]))
-    except FormatError:
-        return True
-    return False
 
 
 def _written(problem: ErrorDetails) -> tuple[str | int, ...]:

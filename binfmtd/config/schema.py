@@ -19,7 +19,7 @@ from typing_extensions import TypedDict  # pydantic requires this one below Pyth
 
 from binfmtd.catalog.names import find
 from binfmtd.config.include import check_word
-from binfmtd.config.merge import WAYS_TO_CHOOSE
+from binfmtd.config.merge import ALL, WAYS_TO_CHOOSE
 from binfmtd.errors import FormatError
 from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
@@ -90,6 +90,20 @@ def _raising_value_error(check: Callable[[str], Any]) -> Callable[[object], Any]
             raise ValueError(str(error)) from error
 
     return checked
+
+
+def _architecture(text: str) -> str:
+    find(text)
+    return text
+
+
+def _architecture_word(text: str) -> str:
+    plain = text.removeprefix("-")
+    if text != ALL and plain.strip().lower() == ALL:
+        raise FormatError(f'{text!r} is not valid: write "{ALL}" for all architectures, or [] for none')
+    if text != ALL:
+        _architecture(plain)
+    return text
 
 
 def _pattern(text: str) -> str:
@@ -169,6 +183,8 @@ InterpreterWord = Annotated[str, BeforeValidator(_raising_value_error(_interpret
 DirectoryPath = Annotated[str, BeforeValidator(_raising_value_error(_directory))]
 AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(_entry_name))]
+ArchitectureWord = Annotated[str, BeforeValidator(_raising_value_error(_architecture_word))]
+ArchitectureKey = Annotated[str, AfterValidator(_raising_value_error(_architecture))]
 ArchitectureName = Annotated[str, BeforeValidator(_raising_value_error(lambda text: find(text).name))]
 Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 _Word = Strict(strict=False)  # a strict field does not accept the text "keep" as an Unmanaged
@@ -206,16 +222,30 @@ class EmulatorsTable(TypedDict, total=False):
     store: DirectoryPath
     entry: EveryEntryPattern
     flags: Letters
-    by_architecture: dict[str, Annotated[ArchitectureTable, AfterValidator(_one_choice)]]  # under the names as written
+    # under the names as written
+    by_architecture: dict[ArchitectureKey, Annotated[ArchitectureTable, AfterValidator(_one_choice)]]
 
 
 def _apart(table: object) -> object:
-    """Return ``[emulators]`` with the tables of architectures under ``BY_ARCHITECTURE``."""
+    """Return ``[emulators]`` with the tables of architectures under ``BY_ARCHITECTURE``.
+
+    An unknown key that is neither a table nor an architecture stays where it is, so it is reported as unknown.
+    """
     if not isinstance(table, dict):
         return table
     own = set(EmulatorsTable.__annotations__) - {BY_ARCHITECTURE}
-    others = {key: value for key, value in table.items() if key not in own}
-    return {key: value for key, value in table.items() if key in own} | {BY_ARCHITECTURE: others}
+    others = {
+        key: value for key, value in table.items() if key not in own and (isinstance(value, dict) or _is_known(key))
+    }
+    return {key: value for key, value in table.items() if key not in others} | {BY_ARCHITECTURE: others}
+
+
+def _is_known(architecture: str) -> bool:
+    try:
+        find(architecture)
+    except FormatError:
+        return False
+    return True
 
 
 @_STRICT
@@ -267,7 +297,7 @@ class LabelsTable(TypedDict, total=False):
 class ConfigFile(TypedDict, total=False):
     """One file: the keys at its top level."""
 
-    architectures: list[str]
+    architectures: list[ArchitectureWord]
     unmanaged: Annotated[Unmanaged, _Word]
     keep: list[str]
     restore: list[str]

@@ -92,7 +92,7 @@ def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path)
     [
         ("[emulators.arm64]\nentry = 'status'", "emulators.arm64.entry"),
         ("[emulators]\nentry = 'a/{name}'", "emulators.entry"),
-        ("architectures = ['nonsense']", "architectures"),
+        ("architectures = ['nonsense']", "architectures[0]"),
         ("setle = '1s'", "setle"),
     ],
 )

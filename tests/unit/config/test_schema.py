@@ -55,10 +55,10 @@ BAD = [
     ("[labels]\nfile = 1", "labels.file", "1 must be a string"),
     ("[labels]\nfiles = '/x'", "labels.files", "did you mean file?"),
     ("architectures = 'all'", "architectures", "must be an array"),
-    ("architectures = ['arm46']", "architectures", "did you mean arm"),
-    ("architectures = ['-arm46']", "architectures", "did you mean arm"),
-    ("architectures = ['-all']", "architectures", "[] for none"),
-    ("architectures = ['']", "architectures", "unknown architecture ''"),
+    ("architectures = ['arm46']", "architectures[0]", "did you mean arm"),
+    ("architectures = ['-arm46']", "architectures[0]", "did you mean arm"),
+    ("architectures = ['-all']", "architectures[0]", "[] for none"),
+    ("architectures = ['']", "architectures[0]", "unknown architecture ''"),
     ("metrics = 1", "metrics", "1 must be a table"),
     ("[metrics]\nlisten = 9427", "metrics.listen", "must be a string, in quotes"),
     ("[metrics]\nlisten = 'localhost:9427'", "metrics.listen", "is not an address with a port: write 127.0.0.1:9427"),
@@ -148,6 +148,8 @@ BAD = [
     ("[handlers.'a/b']\nmagic = 'x'\ninterpreter = '/x'", "handlers.'a/b'", "must not contain '/'"),
     (f"[handlers.{'x' * 256}]\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "1 to 255 bytes"),
     ("keep = [1]\nsetle = 1", "setle", "did you mean settle or sealed? (and 1 more mistake)"),
+    ("setle = 1\narchitectures = ['amr64', '-all']", "setle", "did you mean settle or sealed? (and 2 more mistakes)"),
+    ("setle = 1\n[emulators]\namr64 = {}\nversoin = '1'", "setle", "did you mean settle or sealed? (and 2 more mista"),
 ]
 
 
