@@ -11,9 +11,11 @@ from binfmtd.cli.context import reconciler
 from binfmtd.cli.output import warn
 from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.assessment import Assessment, ReconcileResult
+from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, is_holder, make_state_dir
 from binfmtd.errors import AlreadyRunningError, SealError, StateError
+from binfmtd.host.facts import boot_id
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.lifetime import find_or_mount_to_last, hold
 from binfmtd.kernel.mount import Mounted, Where, find_to_look, is_mounted
@@ -23,6 +25,7 @@ from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Act, Action, Drift, Record
 from binfmtd.model.ownership import equal
+from binfmtd.model.pause import SEAL
 from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status_json import read_status
 
@@ -153,10 +156,15 @@ def refused_beside(pid: int, directory: str, wish: str) -> str:
     reload = f"run `binfmtd reload --state-dir {directory}`"
     if not is_holder(pid, directory):
         reload = "run `binfmtd reload` in the daemon's container"
-    return (
+    manages = (
         f"nothing was written: a daemon (pid {pid or 'unknown'}, state directory {directory}) manages this instance by "
-        f"its own config: {wish} in {path}, then {reload}"
+        "its own config"
     )
+    if any(name != SEAL for name in PauseFile(directory, boot_id()).read().until):
+        manages += f", and an administrator has paused its repairs. Run `binfmtd resume --state-dir {directory}`; or"
+    else:
+        manages += ":"
+    return f"{manages} {wish} in {path}, then {reload}"
 
 
 def more_architectures(words: Iterable[str]) -> str:

@@ -149,7 +149,7 @@ BAD = [
     (f"[handlers.{'x' * 256}]\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "1 to 255 bytes"),
     ("keep = [1]\nsetle = 1", "setle", "did you mean settle or sealed? (and 1 more mistake)"),
     ("setle = 1\narchitectures = ['amr64', '-all']", "setle", "did you mean settle or sealed? (and 2 more mistakes)"),
-    ("setle = 1\n[emulators]\namr64 = {}\nversoin = '1'", "setle", "did you mean settle or sealed? (and 2 more mista"),
+    ("setle = 1\n[emulators]\namr64 = {}\nversoin = '1'", "emulators.versoin", "mean version? (and 2 more mistakes)"),
 ]
 
 
