@@ -87,14 +87,26 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
         # interpreter's end, where its failure would replace our exit status.
         unbuffered = _Messages(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(unbuffered, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # $PYTHONIOENCODING may ask for another encoding
-        sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # $PYTHONIOENCODING may ask for another encoding than UTF-8
+        buffered = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(buffered, "utf-8", sys.stdout.errors, line_buffering=sys.stdout.line_buffering)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # it was closed; print(file=None) would write to stdout
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run
     if not held:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     sys.exit(command(sys.argv[1:]))
+
+
+class _Output(io.FileIO):
+    """Stdout.  The error of a write that fails names it, as the error of another file has the file's name."""
+
+    def write(self, text: Any, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            error.filename = "standard output"
+            raise
 
 
 class _Messages(io.FileIO):

@@ -109,7 +109,7 @@ def test_no_room_for_the_output() -> None:
     """If stdout cannot be written, `binfmtd` prints the reason in one line."""
     with Path("/dev/full").open("w") as full:
         result = run([*BINFMTD, "--version"], capture_output=False, stdout=full, stderr=-1, env=BUFFERED)
-    assert (result.status, result.message) == (1, "No space left on device: make room")
+    assert (result.status, result.message) == (1, "standard output: No space left on device: make room")
 
 
 def test_the_output_is_utf_8(tmp_path: Path) -> None:
