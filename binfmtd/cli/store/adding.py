@@ -194,8 +194,7 @@ class Adder:
     def _add(
         self, prepared: Prepared, unpacker: Unpacker, wanted: Wanted, source: str, digest: str | None, of: str | None
     ) -> Added:
-        found = unpacker.found()
-        choice = choose(found, self._native, wanted.architectures)
+        choice = choose(unpacker.found(), self._native, wanted.architectures, unpacker.lost())
         self._check_choice(choice, unpacker, wanted, source)
         step = self._step(f"checking {source}")
         digests = {name: sha256_of(file.path, step) for name, file in sorted(choice.files.items())}

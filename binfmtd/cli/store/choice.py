@@ -10,6 +10,7 @@ from binfmtd.formats.elf import ET_DYN, ET_EXEC, parse_elf
 from binfmtd.model.guard import NativeHeader
 
 _SECOND = "another file for the same architecture comes first"
+_LOST = "a link that leads to no emulator of this source"
 
 
 class Choice(NamedTuple):
@@ -22,8 +23,13 @@ class Choice(NamedTuple):
     left_out: dict[str, list[str]]
 
 
-def choose(found: Mapping[str, Unpacked], native: NativeHeader, wanted: Collection[str] | None = None) -> Choice:
-    """Judge what ``Unpacker.found`` returned; ``wanted`` are architectures, None stands for all.
+def choose(
+    found: Mapping[str, Unpacked],
+    native: NativeHeader,
+    wanted: Collection[str] | None = None,
+    lost: Collection[str] = (),
+) -> Choice:
+    """Judge what ``Unpacker.found`` and ``lost`` returned; ``wanted`` are architectures, None stands for all.
 
     Of several files for one architecture the first in the order of their paths is taken.  Raises OSError.
     """
@@ -37,6 +43,10 @@ def choose(found: Mapping[str, Unpacked], native: NativeHeader, wanted: Collecti
             unfit.append((architecture, reason, path))
         elif files.setdefault(architecture, file).path != file.path:
             unfit.append(("", _SECOND, path))
+    for path in lost:
+        architecture = architecture_of_file(path.rpartition("/")[2])
+        if architecture is not None and (wanted is None or architecture in wanted):
+            unfit.append((architecture, _LOST, path))
     left_out: dict[str, list[str]] = {}
     for architecture, reason, path in unfit:
         if architecture not in files:

@@ -141,6 +141,10 @@ class Unpacker:
         files = ((path, self._follow(path)) for path in sorted(self._nodes))
         return {path: file for path, file in files if file is not None}
 
+    def lost(self) -> list[str]:
+        """Return the path of each link that leads to no unpacked file, sorted."""
+        return [path for path in sorted(self._nodes) if self._follow(path) is None]
+
     def _follow(self, path: str) -> Unpacked | None:
         for _ in range(_LINKS):
             node = self._nodes.get(path)

@@ -34,4 +34,6 @@ def test_a_daemon_whose_repairs_are_paused(tmp_path: Path) -> None:
     for names, expected in (([], True), (["one"], True), ([SEAL], False)):
         assert file.write(Pauses().with_(names, float("inf")))
         said = refused_beside(os.getpid(), str(tmp_path), "change one")
-        assert (f"paused its repairs. Run `binfmtd resume --state-dir {tmp_path}`; or change one in" in said) is expected
+        assert (
+            f"paused its repairs. Run `binfmtd resume --state-dir {tmp_path}`; or change one in" in said
+        ) is expected

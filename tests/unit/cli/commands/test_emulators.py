@@ -101,6 +101,14 @@ def test_unfit_files(store: StoreCli, tmp_path: Path) -> None:
     files = three("9.2.2") | {"qemu-mips": b"#!/bin/sh\n", "qemu-sh4": b"text", "qemu-x": b"text"}
     result = store("import", emulators(tmp_path / "source", files))
     assert (result.status, result.message) == (0, "left out qemu-mips, qemu-sh4: not an ELF program")
+    (tmp_path / "source" / "qemu-mips").unlink()
+    (tmp_path / "source" / "qemu-mips").symlink_to(tmp_path / "source" / "qemu-arm")  # by its path on this host
+    (tmp_path / "source" / "qemu-sh4").unlink()
+    (tmp_path / "source" / "qemu-sh4").symlink_to("qemu-arm")
+    (tmp_path / "source" / "qemu-arm-static").symlink_to("/nowhere")  # arm has another file
+    result = store("import", tmp_path / "source", "--name", "links")
+    assert result.message == "left out qemu-mips: a link that leads to no emulator of this source"
+    assert store.checksums("links").keys() == {"qemu-aarch64", "qemu-arm", "qemu-riscv64", "qemu-sh4"}
     unfit = emulators(tmp_path / "unfit", {"qemu-mips": b"text", "other": b"text"})
     result = store("import", unfit, "--name", "x")
     assert result.status == 1
