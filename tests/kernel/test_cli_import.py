@@ -4,10 +4,11 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from support.binfmt_d import put_binfmt_d
-from support.cli import Cli
+from support.cli import Cli, run, unprivileged_python
 from support.instance import Instance
 
 from binfmtd.formats.register_line import to_bytes
@@ -142,6 +143,15 @@ def test_bad_input_is_one_error(cli: Cli, tmp_path: Path, make: Callable[[Path],
     assert (result.status, result.stdout) == (1, "")
     assert result.message.startswith(f"{tmp_path}/bad")
     assert says in result.message
+
+
+def test_a_directory_without_permission() -> None:
+    """A directory that the user may not list is one line, with the remedy."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0)
+        result = run([*unprivileged_python(), "-m", "binfmtd", "import", directory], cwd="/")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message == f"{directory}: cannot be read: Permission denied: run this as root"
 
 
 def test_a_detector_is_named(cli: Cli, tmp_path: Path) -> None:

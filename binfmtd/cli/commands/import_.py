@@ -12,6 +12,7 @@ from binfmtd.cli.output import print_json, warn
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.files.atomic import read_regular, read_start
 from binfmtd.files.binfmt_d import DIRECTORIES, conf_files, masks
+from binfmtd.files.cure import cure
 from binfmtd.formats.binfmt_d import Problem, parse_conf
 from binfmtd.formats.debian import is_format, parse_format
 from binfmtd.formats.toml import Found, check_toml, render_toml
@@ -104,13 +105,18 @@ class _Collected:
             )
 
     def note(self, where: str, reason: str) -> None:
-        """Record something that a config cannot express, or that the user has to decide."""
-        self.notes.append((where, reason))
+        """Record, once, something that a config cannot express, or that the user has to decide."""
+        if (where, reason) not in self.notes:  # a directory is listed twice: for each of the two formats
+            self.notes.append((where, reason))
 
     def fail(self, where: str, reason: object) -> None:
         """Record something that could not be read or understood: the exit status is then 1."""
         self.note(where, str(reason))
         self.failed = True
+
+    def unreadable(self, path: str, error: OSError) -> None:
+        """Record a file or a directory that the kernel does not let us read."""
+        self.fail(path, f"cannot be read: {error.strerror}: {cure(error)}")
 
     def problems(self, path: str, problems: Sequence[Problem]) -> None:
         """Record the lines of a file that could not be understood."""
@@ -179,7 +185,7 @@ def _visible(directory: str, collected: _Collected) -> list[str]:
     try:
         names = os.listdir(directory)
     except OSError as error:
-        collected.fail(directory, f"cannot be read: {error.strerror}")
+        collected.unreadable(directory, error)
         return []
     paths = [os.path.join(directory, name) for name in sorted(names, key=os.fsencode) if not name.startswith(".")]
     return [path for path in paths if not os.path.isdir(path) and not masks(path)]
@@ -188,7 +194,7 @@ def _visible(directory: str, collected: _Collected) -> list[str]:
 def _from_conf_files(directories: Sequence[str], collected: _Collected, kind: str = BINFMT_D) -> None:
     files, errors = conf_files(directories)
     for error in errors:
-        collected.fail(str(error.filename), f"cannot be read: {error.strerror}")
+        collected.unreadable(str(error.filename), error)
     for file in files:
         _from_file(file, kind, collected)
 
@@ -197,7 +203,7 @@ def _from_file(path: str, kind: str, collected: _Collected) -> None:
     try:
         text = read_regular(path)
     except OSError as error:
-        collected.fail(path, f"cannot be read: {error.strerror}")
+        collected.unreadable(path, error)
         return
     except FormatError as error:
         collected.fail(path, error)
