@@ -6,6 +6,7 @@ The config is read only when there is such a file.
 from __future__ import annotations
 
 from functools import cached_property
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from binfmtd.cli.state import state_dir_or_none
@@ -42,7 +43,8 @@ class Declared:
                 reason = f"{unavailable.cause}: {unavailable_reason(unavailable)}"
                 return f"the config has handler {declared.name} for it, but this is {reason}", ""
             if declared.name in self._desired.by_name:
-                register = "run `binfmtd apply` as root or, if a daemon runs, see `binfmtd status`"
+                which = "" if self.given.config is None else f" --config {quote(self.given.config)}"
+                register = f"run `binfmtd apply{which}` as root or, if a daemon runs, see `binfmtd status`"
                 return f"the config has handler {declared.name} for it, but this is not registered: {register}", ""
         if kind.architecture is None or kind.word != "elf" or not kind.config:
             return kind.remedy, kind.config

@@ -514,7 +514,9 @@ def test_the_emulator_is_here(cli: Cli, tmp_path: Path) -> None:
     found = explain(cli, path)
     assert (found["runs"], found["errno"], found["kind"], found["architecture"]) == (False, "ENOEXEC", "elf", "riscv64")
     assert "an ELF file for riscv64, 64 bits, little endian, static, and no entry takes it" in found["reason"]
-    assert "binfmtd apply" in found["remedy"]
+    assert "run `binfmtd apply` as root" in found["remedy"]
+    (named,) = cli("explain", "--json", str(path), config='architectures = ["riscv64"]\n').json
+    assert f"run `binfmtd apply --config {cli.config}` as root" in named["remedy"]
     done = cli("explain", "--json", str(path), config='architectures = ["arm"]\n')
     (left_out,) = done.json
     assert "binfmtd --arch riscv64" in left_out["remedy"]
