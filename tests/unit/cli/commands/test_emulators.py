@@ -106,7 +106,7 @@ def test_unfit_files(store: StoreCli, tmp_path: Path) -> None:
     (tmp_path / "source" / "qemu-sh4").unlink()
     (tmp_path / "source" / "qemu-sh4").symlink_to("qemu-arm")
     (tmp_path / "source" / "qemu-arm-static").symlink_to("/nowhere")  # arm has another file
-    result = store("import", tmp_path / "source", "--name", "links")
+    result = store("import", str(tmp_path / "source"), "--name", "links")
     assert result.message == "left out qemu-mips: a link that leads to no emulator of this source"
     assert store.checksums("links").keys() == {"qemu-aarch64", "qemu-arm", "qemu-riscv64", "qemu-sh4"}
     unfit = emulators(tmp_path / "unfit", {"qemu-mips": b"text", "other": b"text"})
