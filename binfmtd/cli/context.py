@@ -7,10 +7,10 @@ from binfmtd.catalog import names
 from binfmtd.cli.options import ALL
 from binfmtd.config.load import load
 from binfmtd.daemon.assessment import Assessment
-from binfmtd.daemon.foreign_entries import ForeignEntryStore
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.state_files.foreign_entries import ForeignEntryStore
+from binfmtd.daemon.state_files.ledger import Ledger
 from binfmtd.errors import MountError
 from binfmtd.files.trust import Trust
 from binfmtd.host.facts import boot_id

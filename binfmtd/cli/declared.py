@@ -67,7 +67,7 @@ class Declared:
 
     @cached_property
     def _desired(self) -> DesiredState:
-        from binfmtd.daemon.host_facts import HostFacts
+        from binfmtd.daemon.interpreters.host_facts import HostFacts
         from binfmtd.model.desired import DesiredState, resolve
 
         if isinstance(self._config, BinfmtdError):

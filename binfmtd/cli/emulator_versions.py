@@ -159,7 +159,7 @@ def _check(word: str, config: Config, store: Store, mount: str | None) -> None:
     by_name = [spec for spec in missing if not spec.from_all]
     if any(spec.unless_native for spec in by_name):
         from binfmtd.cli.context import observe
-        from binfmtd.daemon.host_facts import HostFacts
+        from binfmtd.daemon.interpreters.host_facts import HostFacts
 
         native = HostFacts(None, writes=False).native(observe(mount))
         by_name = [spec for spec in by_name if not (spec.unless_native and spec.architecture in native)]

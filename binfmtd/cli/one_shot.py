@@ -11,9 +11,9 @@ from binfmtd.cli.context import reconciler
 from binfmtd.cli.output import warn
 from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.assessment import Assessment, ReconcileResult
-from binfmtd.daemon.pause_file import PauseFile
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.state_dir import APPLY, Lock, is_holder, make_state_dir
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.state_files.pause_file import PauseFile
+from binfmtd.daemon.state_files.state_dir import APPLY, Lock, is_holder, make_state_dir
 from binfmtd.errors import AlreadyRunningError, SealError, StateError
 from binfmtd.host.facts import boot_id
 from binfmtd.kernel.instance import Instance

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from binfmtd.daemon.state_dir import ROOT_STATE_DIR, default_state_dir
+from binfmtd.daemon.state_files.state_dir import ROOT_STATE_DIR, default_state_dir
 from binfmtd.errors import StateError
 
 

@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 from binfmtd.cli.output import warn
 from binfmtd.cli.status_view import NO_DAEMON, Page, view
 from binfmtd.cli.table import size_of
-from binfmtd.daemon.inotify import InotifyWatcher
-from binfmtd.daemon.state_dir import LOCK_NAME, running_pid
+from binfmtd.daemon.state_files.state_dir import LOCK_NAME, running_pid
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.errors import StateError
 from binfmtd.host.interpreters import watched
 from binfmtd.report.colour import takes_colours

@@ -10,7 +10,7 @@ from binfmtd.cli import options
 from binfmtd.cli.one_shot import Visit, visit
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir
-from binfmtd.daemon.boot_persistence import BootPersistence, find_host, is_copy_of
+from binfmtd.daemon.state_files.boot_persistence import BootPersistence, find_host, is_copy_of
 from binfmtd.errors import MountError, VanishError
 from binfmtd.model.config import Config
 from binfmtd.model.handler import Registration

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.daemon.assessment import Assessment
-from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.state_files.ledger import Ledger
 from binfmtd.errors import ProbeError
 from binfmtd.kernel.instance import Instance
 from binfmtd.model.drift import Drift, Record

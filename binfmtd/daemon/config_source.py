@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.preload import cannot_load
+from binfmtd.daemon.state_files.pause_file import since_boot
 from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config
 

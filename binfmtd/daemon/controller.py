@@ -18,7 +18,7 @@ from binfmtd.daemon.mount_search import WRITTEN
 from binfmtd.daemon.parts import Parts
 from binfmtd.daemon.preload import cannot_load
 from binfmtd.daemon.signals import reap_orphans
-from binfmtd.daemon.state_writer import KEY as STATE_FILES
+from binfmtd.daemon.state_files.state_writer import KEY as STATE_FILES
 from binfmtd.daemon.timers import Timer, Timers
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.host.scheduling import use_real_time

@@ -8,23 +8,23 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from binfmtd.daemon.event_reader import EventReader
-from binfmtd.daemon.events import PendingEvents, WatchKind
-from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.inotify import InotifyWatcher
-from binfmtd.daemon.instance_reconciler import InstanceReconciler
-from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.entries.fast_repair import FastRepairResult
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
 from binfmtd.daemon.mount_search import MountSearch
 from binfmtd.daemon.passes import Passes
 from binfmtd.daemon.pause_control import PauseControl
-from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.readiness import Readiness
 from binfmtd.daemon.reload import Reload
-from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.seal_keeper import SealKeeper
+from binfmtd.daemon.repairs.event_reader import EventReader
+from binfmtd.daemon.repairs.instance_reconciler import InstanceReconciler
+from binfmtd.daemon.repairs.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.repairs.seal_keeper import SealKeeper
+from binfmtd.daemon.repairs.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.watches.events import PendingEvents, WatchKind
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 
 
 class Repaired(NamedTuple):

@@ -7,11 +7,11 @@
 
 import time
 
-from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.readiness import Readiness
-from binfmtd.daemon.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.urgent_repairs import UrgentRepairs
 from binfmtd.daemon.throttle import EventThrottle
-from binfmtd.daemon.urgent_repairs import UrgentRepairs
 
 _LOOK_SECONDS = 1.0  # from one pass to the next, after stand-ins that were withheld
 _NEVER = float("inf")

@@ -9,12 +9,12 @@ The first of these that applies:
 
 import time
 
-from binfmtd.daemon.interpreter_files import InterpreterFiles
-from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.interpreters.interpreter_files import InterpreterFiles
 from binfmtd.daemon.passes import Passes
-from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reload import Reload
-from binfmtd.daemon.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
 
 
 class InterpreterNews:

@@ -13,21 +13,21 @@ import time
 from functools import partial
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.inotify import InotifyWatcher
-from binfmtd.daemon.instance_reconciler import InstanceReconciler
-from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.interpreter_files import InterpreterFiles
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.interpreters.interpreter_files import InterpreterFiles
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
 from binfmtd.daemon.metrics.exporter import Exporter
-from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.daemon.passes import Passes
-from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.readiness import Readiness
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.seal_keeper import SealKeeper
-from binfmtd.daemon.state_writer import StateWriter
+from binfmtd.daemon.repairs.instance_reconciler import InstanceReconciler
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.seal_keeper import SealKeeper
+from binfmtd.daemon.reporting.reporter import Reporter
+from binfmtd.daemon.state_files.state_writer import StateWriter
 from binfmtd.daemon.trigger import Trigger
+from binfmtd.daemon.watches.inotify import InotifyWatcher
+from binfmtd.daemon.watches.instance_watch import InstanceWatch
+from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from binfmtd.errors import MountError
 from binfmtd.kernel.mount import Mounted
 

@@ -5,42 +5,42 @@ written files end with what was connected after them.
 """
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource
+from binfmtd.daemon.entries.reconciler import Reconciler
 from binfmtd.daemon.event_handler import EventHandler
-from binfmtd.daemon.event_reader import EventReader, TouchedEntries
 from binfmtd.daemon.identity_checks import IdentityChecks, WithheldStandIns
-from binfmtd.daemon.inotify import InotifyWatcher
-from binfmtd.daemon.instance_access import InstanceAccess
-from binfmtd.daemon.instance_reconciler import InstanceReconciler
-from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.interpreter_files import InterpreterFiles
-from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.interpreter_news import InterpreterNews
+from binfmtd.daemon.interpreters.interpreter_files import InterpreterFiles
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
 from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_search import MountSearch
-from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.daemon.passes import Passes
 from binfmtd.daemon.pause_control import PauseControl
-from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.poller import Poller
-from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.readiness import Readiness
-from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reload import Reload
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.repairs.event_reader import EventReader, TouchedEntries
+from binfmtd.daemon.repairs.instance_access import InstanceAccess
+from binfmtd.daemon.repairs.instance_reconciler import InstanceReconciler
+from binfmtd.daemon.repairs.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.seal_keeper import SealKeeper
+from binfmtd.daemon.repairs.sealing import Sealing
+from binfmtd.daemon.repairs.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
-from binfmtd.daemon.seal_keeper import SealKeeper
-from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.signals import Signals
-from binfmtd.daemon.state_dir import Lock
+from binfmtd.daemon.state_files.boot_persistence import BootPersistence
+from binfmtd.daemon.state_files.pause_file import PauseFile
+from binfmtd.daemon.state_files.state_dir import Lock
+from binfmtd.daemon.state_files.state_writer import StateWriter, Written
 from binfmtd.daemon.state_watch import StateWatch
-from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.throttle import EventThrottle
-from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.daemon.watchdog import Watchdog
+from binfmtd.daemon.watches.inotify import InotifyWatcher
+from binfmtd.daemon.watches.instance_watch import InstanceWatch
+from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from binfmtd.kernel.mount import Where
 from binfmtd.model.probe_result import Probed
 

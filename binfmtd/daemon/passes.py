@@ -14,22 +14,22 @@ from functools import partial
 
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.boot_persistence import BootPersistence
-from binfmtd.daemon.event_reader import EventReader
-from binfmtd.daemon.instance_reconciler import InstanceReconciler
-from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.interpreter_files import InterpreterFiles
-from binfmtd.daemon.interpreter_looks import InterpreterLooks
-from binfmtd.daemon.pass_gate import Force, nothing
-from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.interpreters.interpreter_files import InterpreterFiles
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
 from binfmtd.daemon.readiness import Readiness
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.seal_keeper import SealKeeper
+from binfmtd.daemon.repairs.event_reader import EventReader
+from binfmtd.daemon.repairs.instance_reconciler import InstanceReconciler
+from binfmtd.daemon.repairs.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.repairs.pass_gate import Force, nothing
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.seal_keeper import SealKeeper
+from binfmtd.daemon.repairs.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.reporting.reporter import Reporter
+from binfmtd.daemon.state_files.boot_persistence import BootPersistence
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.watches.instance_watch import InstanceWatch
 from binfmtd.host.scheduling import ordinary_time, urgent_time
 from binfmtd.kernel.steps import Steps
 

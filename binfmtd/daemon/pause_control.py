@@ -7,14 +7,14 @@ Another pass comes after, which repairs what is no longer paused.
 from functools import partial
 
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.entries.reconciler import Reconciler
 from binfmtd.daemon.passes import Passes
-from binfmtd.daemon.pause_file import PauseFile, since_boot
 from binfmtd.daemon.readiness import Readiness
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.seal_keeper import SealKeeper
+from binfmtd.daemon.repairs.seal_keeper import SealKeeper
+from binfmtd.daemon.repairs.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.reporting.reporter import Reporter
+from binfmtd.daemon.state_files.pause_file import PauseFile, since_boot
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.model.pause import Pauses
 
 _PAUSES = "pauses"  # key of the work in the background

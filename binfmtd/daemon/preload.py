@@ -14,7 +14,7 @@ MODULES = (
     "binfmtd.daemon.metrics.http_answer",
     "binfmtd.daemon.metrics.http_server",
     "binfmtd.daemon.metrics.textfile",
-    "binfmtd.daemon.other_daemons",
+    "binfmtd.daemon.state_files.other_daemons",
     "binfmtd.files.trust",
     "binfmtd.formats.apparmor",
     "binfmtd.host.sandbox",

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.interpreters.probe_report import ProbeReport
 from binfmtd.daemon.metrics.exporter import KEY as METRICS
 from binfmtd.daemon.metrics.exporter import Exporter
-from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.sd_notify import Notifier
-from binfmtd.daemon.state_writer import KEY as STATE
-from binfmtd.daemon.state_writer import StateWriter
+from binfmtd.daemon.state_files.state_writer import KEY as STATE
+from binfmtd.daemon.state_files.state_writer import StateWriter
 from binfmtd.model.config import Config
 from binfmtd.report.sentence import sentence
 

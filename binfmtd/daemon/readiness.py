@@ -19,16 +19,16 @@ from typing import Any
 
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.cpu_budget import CpuBudget
-from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.entries.reconciler import Reconciler
 from binfmtd.daemon.preload import preload
 from binfmtd.daemon.publisher import KEYS as PUBLISHED
 from binfmtd.daemon.publisher import Publisher
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
+from binfmtd.daemon.watches.config_watch import KEY as CONFIG_FILES
+from binfmtd.daemon.watches.instance_watch import InstanceWatch
 
 _PUBLISH_SECONDS = 0.05  # of CPU time that publishing may take at once: some 50 times
 _PUBLISH_SHARE = 0.001  # of a core, in the long run

@@ -14,24 +14,24 @@ from collections.abc import Callable
 from functools import partial
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource, ReadConfig
-from binfmtd.daemon.config_watch import ConfigWatch
-from binfmtd.daemon.host_facts import needs_native
-from binfmtd.daemon.inotify import InotifyWatcher
-from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.interpreters.host_facts import needs_native
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
 from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_search import WRITTEN
 from binfmtd.daemon.passes import Passes
-from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.readiness import Readiness
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.repairs.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.seal_keeper import SealKeeper
+from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
-from binfmtd.daemon.seal_keeper import SealKeeper
-from binfmtd.daemon.state_writer import StateWriter
+from binfmtd.daemon.state_files.boot_persistence import BootPersistence
+from binfmtd.daemon.state_files.state_writer import StateWriter
 from binfmtd.daemon.trigger import Trigger
+from binfmtd.daemon.watches.config_watch import ConfigWatch
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config
 

@@ -8,14 +8,14 @@ the kernel had none left.
 from functools import partial
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.events import WatchKind
-from binfmtd.daemon.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
 from binfmtd.daemon.pause_control import PauseControl
-from binfmtd.daemon.pause_file import PauseFile
-from binfmtd.daemon.probe_runner import ProbeRunner
-from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.state_dir import Lock
-from binfmtd.daemon.state_writer import Written
+from binfmtd.daemon.reporting.reporter import Reporter
+from binfmtd.daemon.state_files.pause_file import PauseFile
+from binfmtd.daemon.state_files.state_dir import Lock
+from binfmtd.daemon.state_files.state_writer import Written
+from binfmtd.daemon.watches.events import WatchKind
+from binfmtd.daemon.watches.inotify import Armed, InotifyWatcher
 
 _KEY = "state directory's watches"  # of the work in the background
 

@@ -1,7 +1,7 @@
 """The permission to write an entry: what a pass asks before each write.
 
 A command that makes one pass may write at once.  The daemon's pass waits until names are quiet, and backs off
-(``daemon/pass_gate.py``).
+(``daemon/repairs/pass_gate.py``).
 """
 
 from enum import IntEnum, auto

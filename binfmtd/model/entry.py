@@ -30,7 +30,7 @@ class _Observed(NamedTuple):
 class ObservedState(_Observed):
     """All entries of an instance, newest first, which is the order in which the kernel tries them.
 
-    ``known_relevant``: those that a plan has to look at, if that is known (daemon/entry_index.py).
+    ``known_relevant``: those that a plan has to look at, if that is known (daemon/entries/entry_index.py).
     """
 
     def with_relevant(self, entries: tuple[Entry, ...]) -> "ObservedState":

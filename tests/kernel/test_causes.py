@@ -16,7 +16,7 @@ from support.daemon import StartDaemon
 from support.instance import Instance
 from support.waiting import wait_until
 
-from binfmtd.daemon.incidents import LONGEST
+from binfmtd.daemon.reporting.incidents import LONGEST
 
 LONGEST_SECONDS_OF_A_TEST = 100
 Why = Callable[[Callable[[], object]], dict[str, Any]]

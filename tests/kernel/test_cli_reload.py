@@ -12,7 +12,7 @@ from support.daemon import StartDaemon
 from support.instance import COMMAND_SECONDS, MOUNT_POINT, Instance
 from support.waiting import IN_OPEN, DirectoryWatch, wait_until
 
-from binfmtd.daemon.state_dir import APPLY, Lock
+from binfmtd.daemon.state_files.state_dir import APPLY, Lock
 
 pytestmark = pytest.mark.usefixtures("_cli_of_daemon")
 ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"

@@ -12,7 +12,7 @@ from support.daemon import StartDaemon
 from support.instance import Instance
 from support.programs import install
 
-from binfmtd.daemon.state_dir import running_pid
+from binfmtd.daemon.state_files.state_dir import running_pid
 from binfmtd.report.status import FOREIGN_LISTED
 
 pytestmark = pytest.mark.usefixtures("_cli_of_daemon")

@@ -234,7 +234,7 @@ def test_on_stop_remove_opens_it(instance: Instance, start_daemon: StartDaemon) 
 LATE = """
 from types import SimpleNamespace
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.sealing import Sealing
+from binfmtd.daemon.repairs.sealing import Sealing
 from binfmtd.kernel.mount import find
 
 sealing = Sealing(Background(), SimpleNamespace(seal=lambda status, why_opened: print(status.state)))

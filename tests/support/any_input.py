@@ -22,8 +22,8 @@ from binfmtd.cli.store.layers import Unpacker
 from binfmtd.config import build, merge
 from binfmtd.config.load import load
 from binfmtd.config.parse import parse
-from binfmtd.daemon.foreign_entries import ForeignEntryStore
-from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.state_files.foreign_entries import ForeignEntryStore
+from binfmtd.daemon.state_files.ledger import Ledger
 from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError, StoreError
 from binfmtd.files.trust import Trust
 from binfmtd.formats import store_manifest

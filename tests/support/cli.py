@@ -137,7 +137,9 @@ def unprivileged_python() -> list[str]:
     for python in (sys.executable, f"/usr/bin/{same}", f"/usr/local/bin/{same}"):
         command = [*user, python]
         if (
-            run([*command, "-c", "import binfmtd.config.schema, binfmtd.daemon.inotify, structlog"], cwd="/").status
+            run(
+                [*command, "-c", "import binfmtd.config.schema, binfmtd.daemon.watches.inotify, structlog"], cwd="/"
+            ).status
             == 0
         ):
             return command

@@ -1,9 +1,9 @@
-"""Disturb one entry as often as possible without contention (daemon/backoff.py)."""
+"""Disturb one entry as often as possible without contention (daemon/entries/backoff.py)."""
 
 import time
 from collections import deque
 
-from binfmtd.daemon.backoff import REPAIRS, WINDOW
+from binfmtd.daemon.entries.backoff import REPAIRS, WINDOW
 
 
 class BelowContention:

@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
-from binfmtd.daemon import instance_access
 from binfmtd.daemon.assessment import ReconcileResult
-from binfmtd.daemon.entry_state import StateTable
-from binfmtd.daemon.event_reader import EventReader, TouchedEntries
-from binfmtd.daemon.events import PendingEvents
-from binfmtd.daemon.foreign_entries import ForeignEntryStore
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.inotify import InotifyWatcher
-from binfmtd.daemon.instance_access import InstanceAccess
-from binfmtd.daemon.instance_reconciler import InstanceReconciler
-from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.entries.entry_state import StateTable
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.repairs import instance_access
+from binfmtd.daemon.repairs.event_reader import EventReader, TouchedEntries
+from binfmtd.daemon.repairs.instance_access import InstanceAccess
+from binfmtd.daemon.repairs.instance_reconciler import InstanceReconciler
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.reporting.reporter import Reporter
+from binfmtd.daemon.state_files.foreign_entries import ForeignEntryStore
+from binfmtd.daemon.state_files.ledger import Ledger
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.urgent_repairs import UrgentRepairs
+from binfmtd.daemon.watches.events import PendingEvents
+from binfmtd.daemon.watches.inotify import InotifyWatcher
+from binfmtd.daemon.watches.instance_watch import InstanceWatch
 from binfmtd.host import facts as host
 from binfmtd.kernel.steps import Steps
 from binfmtd.model.config import Config, Policy, StandInPolicy

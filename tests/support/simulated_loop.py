@@ -17,30 +17,25 @@ from itertools import combinations
 from typing import Any, cast
 from unittest import mock
 
-from binfmtd.daemon import (
-    causes,
-    event_log,
-    instance_access,
-    instance_watch,
-    interpreter_files,
-    probe_report,
-    readiness,
-    status_file,
-)
 from binfmtd.daemon import parts as all_parts
-from binfmtd.daemon.boot_persistence import BootPersistence
+from binfmtd.daemon import readiness
 from binfmtd.daemon.config_source import ConfigSource
-from binfmtd.daemon.foreign_entries import ForeignEntryStore
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.entries.reconciler import Reconciler
+from binfmtd.daemon.interpreters import interpreter_files, probe_report
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
 from binfmtd.daemon.loop import Loop
-from binfmtd.daemon.probe_runner import ProbeRunner
-from binfmtd.daemon.probed_file import ProbedFile
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.repairs import instance_access
+from binfmtd.daemon.reporting import causes, event_log, status_file
+from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.signals import Signals
-from binfmtd.daemon.state_dir import Lock
+from binfmtd.daemon.state_files.boot_persistence import BootPersistence
+from binfmtd.daemon.state_files.foreign_entries import ForeignEntryStore
+from binfmtd.daemon.state_files.ledger import Ledger
+from binfmtd.daemon.state_files.probed_file import ProbedFile
+from binfmtd.daemon.state_files.state_dir import Lock
+from binfmtd.daemon.watches import instance_watch
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.formats.register_line import decode_line
 from binfmtd.kernel.mount import Mounted, Where

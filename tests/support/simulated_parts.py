@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Self
 
-from binfmtd.daemon.host_facts import Interpreters, paths_of
-from binfmtd.daemon.pause_file import PauseFile
+from binfmtd.daemon.interpreters.host_facts import Interpreters, paths_of
+from binfmtd.daemon.state_files.pause_file import PauseFile
 from binfmtd.kernel.writer import Wrote
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from unittest import mock
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.events import PendingEvents
-from binfmtd.daemon.inotify import Armed
-from binfmtd.daemon.mount_watcher import MountWatcher
+from binfmtd.daemon.watches.events import PendingEvents
+from binfmtd.daemon.watches.inotify import Armed
+from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from support.simulated_time import SimulatedTime
 
 SLICE = 1e-4  # seconds of CPU time that a slice of a scan takes, here one entry

@@ -7,7 +7,7 @@ order: acts of other programs and, added by the daemon's side, writes to the ker
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from binfmtd.daemon.events import PendingEvents, WatchKind
+from binfmtd.daemon.watches.events import PendingEvents, WatchKind
 from binfmtd.errors import ConfigError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config

@@ -20,8 +20,8 @@ from binfmtd.catalog.deep_checks import CHECK_NAMES, DEEP_PROGRAMS, Outcome
 from binfmtd.cli.commands.emulators import SUBCOMMANDS
 from binfmtd.cli.commands.export import FORMATS
 from binfmtd.cli.main import COMMANDS, module_of
-from binfmtd.daemon.incidents import MOST_NAMES
-from binfmtd.daemon.recent_events import LENGTH
+from binfmtd.daemon.reporting.incidents import MOST_NAMES
+from binfmtd.daemon.reporting.recent_events import LENGTH
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.model.drift import Act, Drift
 from binfmtd.model.execution import Passed

@@ -23,7 +23,7 @@ from binfmtd.report.printable import printable
 from binfmtd.report.status import unavailable_reason
 
 if TYPE_CHECKING:
-    from binfmtd.daemon.boot_persistence import BootPersistence
+    from binfmtd.daemon.state_files.boot_persistence import BootPersistence
 
 DONE = 0
 FAILED = 1
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         return take_back(given)
     boot_persistence, config = None, load_config(given, wanted)
     if given.persistent:
-        from binfmtd.daemon.boot_persistence import BootPersistence, find_host, outlasting
+        from binfmtd.daemon.state_files.boot_persistence import BootPersistence, find_host, outlasting
 
         boot_persistence, config = BootPersistence(find_host(given.host_root)), outlasting(config)
         boot_persistence.check_reader()

@@ -9,8 +9,8 @@ from binfmtd.cli import options
 from binfmtd.cli.context import load_config, observe
 from binfmtd.cli.output import print_json, print_table
 from binfmtd.cli.state import state_dir, state_dir_or_none
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.state_dir import make_state_dir
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.state_files.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.files.trust import Trust
 from binfmtd.host.emulations import version_text

@@ -9,7 +9,7 @@ from binfmtd.cli.bound_emulators import bound_emulators
 from binfmtd.cli.context import doubts, load_config, natively, nothing_there, observe
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.daemon.host_facts import HostFacts
+from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.formats.register_line import encode_line
 from binfmtd.host.facts import may_mount

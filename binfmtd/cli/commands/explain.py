@@ -92,7 +92,7 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
 
 
 def _native(given: argparse.Namespace, observed: ObservedState | None) -> frozenset[str]:
-    from binfmtd.daemon.host_facts import HostFacts
+    from binfmtd.daemon.interpreters.host_facts import HostFacts
 
     return HostFacts(state_dir_or_none(given), writes=False).native(observed)
 

@@ -15,7 +15,7 @@ from binfmtd.cli import options
 from binfmtd.cli.context import load_config, natively, nothing_there, observe
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.daemon.host_facts import HostFacts
+from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.formats import debian

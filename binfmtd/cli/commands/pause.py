@@ -16,8 +16,8 @@ from binfmtd.cli import options
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import for_another_daemon, state_dir_to_read
 from binfmtd.config.build import DEFAULT_ENTRY
-from binfmtd.daemon.pause_file import LONGEST, PauseFile, since_boot
-from binfmtd.daemon.state_dir import make_state_dir, running_pid
+from binfmtd.daemon.state_files.pause_file import LONGEST, PauseFile, since_boot
+from binfmtd.daemon.state_files.state_dir import make_state_dir, running_pid
 from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock

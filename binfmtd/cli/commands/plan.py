@@ -8,7 +8,7 @@ from binfmtd.cli.context import load_config, natively, nothing_there, nothing_to
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.cli.trial import look_and_try
-from binfmtd.daemon.state_dir import running_pid
+from binfmtd.daemon.state_files.state_dir import running_pid
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find_to_look
 from binfmtd.kernel.seal import how_to_open

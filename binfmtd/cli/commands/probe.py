@@ -13,8 +13,8 @@ from binfmtd.cli.context import observe
 from binfmtd.cli.output import print_json, print_table
 from binfmtd.cli.probing import probe, probe_candidates, way
 from binfmtd.cli.state import state_dir
-from binfmtd.daemon.probed_file import ProbedFile
-from binfmtd.daemon.state_dir import make_state_dir
+from binfmtd.daemon.state_files.probed_file import ProbedFile
+from binfmtd.daemon.state_files.state_dir import make_state_dir
 from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.host.facts import boot_id
 from binfmtd.host.probe import PATIENCE, refuse_without_code_memory

@@ -16,8 +16,8 @@ from typing import Any
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import for_another_daemon, state_dir_to_read
-from binfmtd.daemon.pause_file import since_boot
-from binfmtd.daemon.state_dir import APPLY, holder, is_holder
+from binfmtd.daemon.state_files.pause_file import since_boot
+from binfmtd.daemon.state_files.state_dir import APPLY, holder, is_holder
 from binfmtd.errors import StateError
 from binfmtd.report.sentence import beside_problems
 from binfmtd.report.status_json import read_status

@@ -11,9 +11,9 @@ from binfmtd.cli import options
 from binfmtd.cli.context import observe, reconciler
 from binfmtd.cli.state import state_dir
 from binfmtd.config.load import Contents, make, read
-from binfmtd.daemon.boot_persistence import BootPersistence, find_host, outlasting
-from binfmtd.daemon.pause_file import PauseFile, since_boot
-from binfmtd.daemon.state_dir import Lock, make_state_dir
+from binfmtd.daemon.state_files.boot_persistence import BootPersistence, find_host, outlasting
+from binfmtd.daemon.state_files.pause_file import PauseFile, since_boot
+from binfmtd.daemon.state_files.state_dir import Lock, make_state_dir
 from binfmtd.errors import ConfigError
 from binfmtd.files.atomic import remove_unfinished
 from binfmtd.files.trust import Trust
@@ -148,13 +148,13 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.config.source import age, watched
     from binfmtd.daemon.background import Background
     from binfmtd.daemon.config_source import ConfigSource
-    from binfmtd.daemon.host_facts import needs_native
+    from binfmtd.daemon.interpreters.host_facts import needs_native
+    from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
     from binfmtd.daemon.loop import Loop
     from binfmtd.daemon.parts import Parts
-    from binfmtd.daemon.probe_runner import ProbeRunner
-    from binfmtd.daemon.probed_file import ProbedFile
-    from binfmtd.daemon.recent_events import RecentEvents
-    from binfmtd.daemon.reporter import Reporter
+    from binfmtd.daemon.reporting.recent_events import RecentEvents
+    from binfmtd.daemon.reporting.reporter import Reporter
+    from binfmtd.daemon.state_files.probed_file import ProbedFile
     from binfmtd.files.distribution import emulators_remedy
     from binfmtd.report import log
 

@@ -13,7 +13,7 @@ from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.cli.status_view import NO_DAEMON, Page, history_view, named_view, narrowed, problems_view, view
 from binfmtd.cli.table import width_of
-from binfmtd.daemon.state_dir import running_pid
+from binfmtd.daemon.state_files.state_dir import running_pid
 from binfmtd.errors import StateError, UsageError
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.sentence import verdict

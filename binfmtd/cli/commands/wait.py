@@ -15,9 +15,9 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.mount_watcher import MountWatcher
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.watches.instance_watch import InstanceWatch
+from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from binfmtd.errors import FormatError, MountError, UsageError
 from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.instance import Instance, Observer
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, deadline: float) -> str | None:
     """Wait until each architecture runs, and return None; at the deadline (monotonic, in seconds) what is missing."""
-    from binfmtd.daemon.inotify import InotifyWatcher
     from binfmtd.daemon.poller import Poller
+    from binfmtd.daemon.watches.inotify import InotifyWatcher
 
     gc.enable()
     watch, mounts = InotifyWatcher(), MountWatcher()

@@ -16,8 +16,8 @@ from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
 from binfmtd.cli.compat.selection import select
 from binfmtd.cli.one_shot import more_architectures, refused_beside, visit
 from binfmtd.cli.trial import server
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.state_dir import default_state_dir
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.state_files.state_dir import default_state_dir
 from binfmtd.errors import StateError
 from binfmtd.host.interpreters import cannot_run, file_identity
 from binfmtd.host.probe import Prober

@@ -8,8 +8,8 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.compat.install import Fate, Outcome, replace_entries
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.one_shot import refused_beside, visit
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.state_dir import default_state_dir
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.state_files.state_dir import default_state_dir
 from binfmtd.errors import StateError
 from binfmtd.files.distribution import emulators_remedy
 from binfmtd.host.interpreters import file_identity

@@ -8,7 +8,7 @@ from typing import Any
 
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
-from binfmtd.daemon.state_dir import LOCK_NAME
+from binfmtd.daemon.state_files.state_dir import LOCK_NAME
 from binfmtd.files.environment import booted_with_systemd, in_container, shares_first_processes
 from binfmtd.files.managers import unit_file
 from binfmtd.model.desired import UnavailableReason

@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Collection, Iterator
 
 from binfmtd.cli.doctor.snapshot import Snapshot
-from binfmtd.daemon.other_daemons import other_daemons
-from binfmtd.daemon.state_dir import is_holder
+from binfmtd.daemon.state_files.other_daemons import other_daemons
+from binfmtd.daemon.state_files.state_dir import is_holder
 from binfmtd.files.environment import booted_with_systemd, shares_first_processes
 from binfmtd.files.managers import Rules, debian_formats, masked, packages_that_register, rules, unit_file
 from binfmtd.formats.register_line import encode_line, to_text

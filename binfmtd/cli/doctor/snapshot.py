@@ -14,8 +14,8 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.known_faults import Emulation, HostConditions
 from binfmtd.cli.options import architectures
 from binfmtd.cli.state import state_dir_to_read
-from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.state_dir import running_pid
+from binfmtd.daemon.interpreters.host_facts import HostFacts
+from binfmtd.daemon.state_files.state_dir import running_pid
 from binfmtd.errors import ConfigError, MountError, StateError, UsageError
 from binfmtd.files.trust import Trust
 from binfmtd.host.emulations import emulation, host_conditions

@@ -14,7 +14,7 @@ from binfmtd.daemon.background import Background
 from binfmtd.daemon.listen_fds import passed_socket
 from binfmtd.daemon.poller import Poller
 from binfmtd.daemon.preload import cannot_load
-from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.model.config import Metrics
 from binfmtd.report.snapshot import Snapshot
 

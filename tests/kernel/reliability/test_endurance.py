@@ -139,8 +139,8 @@ def test_only_monotonic_time_decides() -> None:
                 asked.add(str(path.relative_to(package)))
     wanted = {
         "daemon/metrics/http_answer.py",  # ages on the page
-        "daemon/reporter.py",
-        "daemon/status_file.py",
+        "daemon/reporting/reporter.py",
+        "daemon/reporting/status_file.py",
         "cli/commands/probe.py",
         "cli/commands/status.py",  # ages
         "cli/store/adding.py",  # when a version was added

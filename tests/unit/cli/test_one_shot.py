@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from binfmtd.cli.one_shot import more_architectures, refused_beside
-from binfmtd.daemon.pause_file import PauseFile
-from binfmtd.daemon.state_dir import RUN, Lock
+from binfmtd.daemon.state_files.pause_file import PauseFile
+from binfmtd.daemon.state_files.state_dir import RUN, Lock
 from binfmtd.host.facts import boot_id
 from binfmtd.model.pause import SEAL, Pauses
 

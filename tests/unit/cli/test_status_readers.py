@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from binfmtd.cli.doctor.config_and_daemon import of_daemon
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
-from binfmtd.daemon.host_facts import HostFacts
+from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.errors import StateError
 from binfmtd.report.counts import Counts
 from binfmtd.report.metrics import render_metrics

@@ -12,12 +12,12 @@ from support.simulated_parts import SimulatedFacts
 from support.simulated_time import START
 from support.simulated_wait import INOTIFY, WAKING
 
-from binfmtd.daemon import sealing
-from binfmtd.daemon.backoff import REPAIRS
-from binfmtd.daemon.boot_file import BootFile
-from binfmtd.daemon.events import PendingEvents
-from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.entries.backoff import REPAIRS
+from binfmtd.daemon.interpreters.probe_runner import ProbeRunner
+from binfmtd.daemon.repairs import sealing
+from binfmtd.daemon.state_files.boot_file import BootFile
 from binfmtd.daemon.throttle import LONGEST_PAUSE
+from binfmtd.daemon.watches.events import PendingEvents
 from binfmtd.errors import ConfigError, SealError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config, OnStop, Policy, StandInPolicy

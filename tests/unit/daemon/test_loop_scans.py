@@ -13,13 +13,13 @@ from support.simulated_loop import SimulatedLoop
 from support.simulated_time import START
 from support.simulated_wait import SLICE, WAKING
 
-from binfmtd.daemon.instance_watch import UNWATCHED_SECONDS
-from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.loop import PASS_SECONDS, WRITE_SECONDS
-from binfmtd.daemon.mount_watcher import LEAST_REST
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.sealing import Sealing
+from binfmtd.daemon.repairs.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.repairs.sealing import Sealing
 from binfmtd.daemon.throttle import EventThrottle
+from binfmtd.daemon.watches.instance_watch import UNWATCHED_SECONDS
+from binfmtd.daemon.watches.mount_watcher import LEAST_REST
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.steps import Steps
 from binfmtd.model.config import Config, Policy

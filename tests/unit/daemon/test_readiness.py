@@ -8,14 +8,14 @@ import pytest
 
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.entries.reconciler import Reconciler
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.readiness import Readiness
-from binfmtd.daemon.reconciler import Reconciler
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.repairs.repair_schedule import RepairSchedule
+from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
-from binfmtd.daemon.state_writer import KEY as STATE
+from binfmtd.daemon.state_files.state_writer import KEY as STATE
+from binfmtd.daemon.watches.instance_watch import InstanceWatch
 
 
 class Started:

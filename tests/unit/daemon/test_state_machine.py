@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.simulated import handler
 from support.simulated_daemon import SimulatedDaemon
 
-from binfmtd.daemon.entry_state import OPEN, Phase
+from binfmtd.daemon.entries.entry_state import OPEN, Phase
 from binfmtd.model.config import StandInPolicy
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic

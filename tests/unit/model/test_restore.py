@@ -16,7 +16,7 @@ from binfmtd.model.match import Magic
 from binfmtd.model.plan import plan
 from binfmtd.model.restore import remember
 
-ROUNDS = 3  # a pass has four, the first included (daemon/reconciler.py)
+ROUNDS = 3  # a pass has four, the first included (daemon/entries/reconciler.py)
 SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
 OURS = Handler("ours", SAYS)
 POLICY = Policy(restore=("W*", "x"))

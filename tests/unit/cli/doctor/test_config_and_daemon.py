@@ -8,7 +8,7 @@ import pytest
 from binfmtd.cli.doctor import config_and_daemon as keeper
 from binfmtd.cli.doctor.config_and_daemon import of_config, of_daemon
 from binfmtd.cli.doctor.snapshot import Snapshot
-from binfmtd.daemon.host_facts import HostFacts
+from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.model.finding import Level
 from binfmtd.model.plan import INSTANCE
 

@@ -10,7 +10,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.known_faults import KNOWN_FAULTS, HostConditions
 from binfmtd.cli.doctor.faults import of_faults
 from binfmtd.cli.doctor.snapshot import Snapshot
-from binfmtd.daemon.host_facts import HostFacts
+from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.files import distribution
 from binfmtd.formats.os_release import System
 from binfmtd.model.entry import Entry, ObservedState

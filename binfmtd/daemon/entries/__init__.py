@@ -1,0 +1,1 @@
+"""The state of each managed entry, the fast repair of one, and the pass over all of them."""
