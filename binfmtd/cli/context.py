@@ -1,6 +1,7 @@
 """The config, the entries and the reconciler for the shared options, and warnings that several commands give."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from binfmtd.catalog import names
@@ -76,6 +77,16 @@ def natively(config: Config, desired: DesiredState) -> list[str]:
 def doubts(desired: DesiredState) -> list[str]:
     """Return a message for each handler whose programs may fail although its entry is as declared."""
     return [f"{h.name}: {doubt}" for h in desired.handlers if h.enabled and (doubt := doubted(h, desired))]
+
+
+def without_directory(config: Config) -> dict[str, str]:
+    """Return a message for each key whose file the daemon cannot write, of which it only logs that."""
+    files = {"metrics.textfile": config.metrics.textfile, "labels.file": config.labels}
+    return {
+        key: f"the directory of {path} does not exist"
+        for key, path in files.items()
+        if path is not None and not os.path.isdir(os.path.dirname(path))
+    }
 
 
 def nothing_there(desired: DesiredState) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.bound_emulators import bound_emulators
-from binfmtd.cli.context import doubts, load_config, natively, nothing_there, observe
+from binfmtd.cli.context import doubts, load_config, natively, nothing_there, observe, without_directory
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.interpreters.host_facts import HostFacts
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         waiting = sum(unavailable.cause is UnavailableReason.WAITING for unavailable in desired.unavailable)
         warnings += _unavailable(desired, UnavailableReason.WAITING)
         warnings += _passed_over(desired)
-        warnings += _without_directory(config)
+        warnings += (f"{key}: {text}: make it, or correct the path" for key, text in without_directory(config).items())
         warnings += doubts(desired)
         warnings += _without_stand_in(config)
         warnings += _with_temporary_stand_ins(desired)
@@ -88,16 +88,6 @@ def _passed_over(desired: DesiredState) -> list[str]:
         f"{name}: {passed.path} is not used: {passed.reason}"
         for name, interpreters in desired.passed_over.items()
         for passed in interpreters
-    ]
-
-
-def _without_directory(config: Config) -> list[str]:
-    """Return the files of which the daemon would only log that it cannot write them."""
-    files = {"metrics.textfile": config.metrics.textfile, "labels.file": config.labels}
-    return [
-        f"{key}: the directory of {path} does not exist: make it, or correct the path"
-        for key, path in files.items()
-        if path is not None and not os.path.isdir(os.path.dirname(path))
     ]
 
 

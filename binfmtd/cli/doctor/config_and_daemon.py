@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from binfmtd.cli.context import without_directory
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.state_files.state_dir import LOCK_NAME
@@ -46,6 +47,8 @@ def of_config(snapshot: Snapshot) -> Iterator[Finding]:
     yield finding("valid", Level.OK, f"{sources}: {handlers} for this host")
     for text in snapshot.config.warnings:
         yield finding("warning", Level.WARNING, text, check)
+    for key, text in without_directory(snapshot.config).items():
+        yield finding("warning", Level.WARNING, f"{key}: {text}: the daemon writes no such file", check)
     for unavailable in snapshot.desired.unavailable:
         if unavailable.cause is UnavailableReason.REFUSED:
             text, remedy = split(unavailable_reason(unavailable))

@@ -170,6 +170,16 @@ def test_refused_and_waiting(doctor: Doctor, static: Path) -> None:
     assert (found["level"], found["text"].partition(":")[0]) == ("warning", "late")
 
 
+def test_a_file_without_its_directory(doctor: Doctor, static: Path, tmp_path: Path) -> None:
+    """A file that the daemon cannot write, because its directory does not exist, is a warning."""
+    config = f"labels.file = '{tmp_path}/features/binfmtd'\n{ONE.format(static)}"
+    found = doctor.found("config", "warning", config=config)
+    text = f"labels.file: the directory of {tmp_path}/features/binfmtd does not exist: the daemon writes no such file"
+    assert (found["level"], found["text"]) == ("warning", text)
+    (tmp_path / "features").mkdir()
+    assert doctor.find("config", "warning", config=config) is None
+
+
 # Daemon
 
 
