@@ -93,11 +93,13 @@ SHADOWED = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter 
 
 
 def test_shadowed_is_reported(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A newer foreign entry that takes our files is named, and left as it is."""
+    """A newer foreign entry that takes our files is named in status and log, and left as it is."""
     daemon = start_daemon(SHADOWED)
     instance.register(rb":above:M::\x00o::/usr/bin/false:")
     row = daemon.wait_status(lambda status: status["handlers"][0]["state"] == "shadowed", "shadowed")["handlers"][0]
     assert "above" in row["reason"]
+    line = daemon.wait_for_log("handler_shadowed", entry="one")
+    assert (line["level"], line["reason"]) == ("warning", "the newer entry above takes its files")
     assert instance.names() == ["above", "one"]
 
 
@@ -107,6 +109,7 @@ def test_shadowed_is_outranked(instance: Instance, start_daemon: StartDaemon) ->
     instance.register(rb":above:M::\x00o::/usr/bin/false:")
     wait_until(lambda: instance.names() == ["one", "above"], what="ours above")
     daemon.wait_converged()
+    assert daemon.logs("handler_shadowed") == []
 
 
 def test_settle(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -9,7 +9,7 @@ docs/logging.md lists every event.
 
 import errno
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from binfmtd.daemon.assessment import Assessment, ReconcileResult
@@ -30,7 +30,7 @@ from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, PassedOver, Unavailable, UnavailableReason
-from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.drift import Act, Action, Drift, Plan
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import BREAKS_EXEC
 from binfmtd.model.ownership import equal
@@ -162,10 +162,7 @@ class Reporter:
                 if unavailable.cause is UnavailableReason.LOST
             ]
         )
-        if refused := self._news(result.assessment, UnavailableReason.REFUSED):
-            log.warning("handler_refused", **refused)
-        if waiting := self._news(result.assessment, UnavailableReason.WAITING):
-            log.warning("handler_waiting", **waiting)
+        self._not_served_by_us(result.assessment, log)
         self._passed_over(result.assessment.desired, log)
         self.status.last_pass = {
             "id": pass_id,
@@ -192,17 +189,34 @@ class Reporter:
             )
         self.counts.passes[trigger.value] += 1
 
-    def _news(self, assessment: Assessment, cause: UnavailableReason) -> dict[str, Any]:
+    def _not_served_by_us(self, assessment: Assessment, log: Logger) -> None:
+        """Log the handlers that cannot be registered, or whose files a newer entry takes; each once."""
+        if refused := self._unavailable(assessment, UnavailableReason.REFUSED):
+            log.warning("handler_refused", **refused)
+        if waiting := self._unavailable(assessment, UnavailableReason.WAITING):
+            log.warning("handler_waiting", **waiting)
+        if shadowed := self._shadowed(assessment.plan):
+            log.warning("handler_shadowed", **shadowed)
+
+    def _unavailable(self, assessment: Assessment, cause: UnavailableReason) -> dict[str, Any]:
         """Return the keys of one line for the handlers of this ``cause`` that were not logged yet; empty if none."""
-        of_cause = [unavailable for unavailable in assessment.desired.unavailable if unavailable.cause is cause]
-        news = [unavailable for unavailable in of_cause if self._event_log.is_news(f"{cause} {unavailable.name}")]
-        if not news:
-            return {}
-        first, *others = news
-        reason = unavailable_reason(first)
-        if others:
-            reason = f"{first.name}: {reason}; and {len(others)} more, see `binfmtd status`"
-        return {**named([unavailable.name for unavailable in news]), "reason": reason}
+        known = assessment.desired.unavailable_by_name
+        news = [
+            unavailable.name
+            for unavailable in assessment.desired.unavailable
+            if unavailable.cause is cause and self._event_log.is_news(f"{cause} {unavailable.name}")
+        ]
+        return _one_line(news, lambda name: unavailable_reason(known[name]))
+
+    def _shadowed(self, plan: Plan) -> dict[str, Any]:
+        """Return the keys of one line for the handlers that stay shadowed, and whose newer entry was not logged yet."""
+        due = {action.entry for action in plan.actions}
+        news = [
+            name
+            for name, newer in plan.shadowed.items()
+            if name not in due and self._event_log.is_news(f"{newer} above {name}")
+        ]
+        return _one_line(news, lambda name: f"the newer entry {plan.shadowed[name]} takes its files")
 
     def _passed_over(self, desired: DesiredState, log: Logger) -> None:
         """Log each interpreter in place of which a later one of its handler's list is used since this pass."""
@@ -422,6 +436,17 @@ class Reporter:
             self._event_log.once(
                 f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror
             )
+
+
+def _one_line(names: list[str], reason: Callable[[str], str]) -> dict[str, Any]:
+    """Return the log keys for handlers with one kind of problem: all names, and the reason of the first."""
+    if not names:
+        return {}
+    first, *others = names
+    why = reason(first)
+    if others:
+        why = f"{first}: {why}; and {len(others)} more, see `binfmtd status`"
+    return {**named(names), "reason": why}
 
 
 def _was_faster(entry: Entry | None, action: Action, error: WriteRefusedError) -> bool:
