@@ -8,6 +8,7 @@ from binfmtd.daemon.entries.entry_state import StateTable
 from binfmtd.daemon.reporting.incidents import Incident, Incidents, named
 from binfmtd.daemon.reporting.recent_events import RecentEvents
 from binfmtd.errors import WriteRefusedError
+from binfmtd.model.drift import Drift
 from binfmtd.report.counts import Counts
 from binfmtd.report.happened import REPAIRED
 from binfmtd.report.log import Logger, get_logger
@@ -44,6 +45,12 @@ class EventLog:
         incident = self._incidents.of(event, level, key, now, urgent=urgent)
         incident.pass_id = self.pass_id
         return incident
+
+    def log_gathered(
+        self, level: str, event: str, name: str, reason: str, now: float, drift: Drift | None = None
+    ) -> None:
+        """Log an event that may concern many entries: one line for all of them, at once if it is a warning."""
+        self.incident(level, event, reason, now, urgent=level == "warning").add([name], reason, "", drift, now)
 
     def log_incident(self, incident: Incident) -> None:
         """Log an incident, and add it to the history."""

@@ -9,7 +9,7 @@ docs/logging.md lists every event.
 
 import errno
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from binfmtd.daemon.assessment import Assessment, ReconcileResult
@@ -19,6 +19,7 @@ from binfmtd.daemon.entries.reconciler import Reconciler
 from binfmtd.daemon.interpreters.probe_report import ProbeReport
 from binfmtd.daemon.reporting.causes import Cause, Causes
 from binfmtd.daemon.reporting.event_log import EventLog, grouped
+from binfmtd.daemon.reporting.handler_log import HandlerLog
 from binfmtd.daemon.reporting.incidents import MOST_NAMES, Incident, named
 from binfmtd.daemon.reporting.notices import Notices
 from binfmtd.daemon.reporting.recent_events import RecentEvents
@@ -29,8 +30,8 @@ from binfmtd.daemon.watches.events import PendingEvents
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
-from binfmtd.model.desired import DesiredState, PassedOver, Unavailable, UnavailableReason
-from binfmtd.model.drift import Act, Action, Drift, Plan
+from binfmtd.model.desired import UnavailableReason
+from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import BREAKS_EXEC
 from binfmtd.model.ownership import equal
@@ -40,10 +41,9 @@ from binfmtd.model.stand_in import PREFIX, is_stand_in
 from binfmtd.report.counts import Counts
 from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED
-from binfmtd.report.log import LEVELS, Logger
+from binfmtd.report.log import LEVELS
 from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.seal import OFF, SealStatus
-from binfmtd.report.status import gone, unavailable_reason
 
 _PAST = {
     Act.REGISTER: "entry_registered",
@@ -80,11 +80,9 @@ class Reporter:
         self._causes = Causes(states)
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._unread: str | None = None  # why paused.json cannot be read
-        self._lost: set[str] = set()  # handlers whose emulator existed and is gone
-        self._last_passed_over: Mapping[str, Sequence[PassedOver]] = {}  # in the last pass
-        self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._event_log = EventLog(self.counts, history or RecentEvents(), states)
+        self._handlers = HandlerLog(self._event_log)
         self.notices = Notices(self._event_log, state_dir)
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
@@ -155,15 +153,7 @@ class Reporter:
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 failures.append((action.entry, error))
         news = self._event_log.failed(failures)
-        self._lost_emulators(
-            [
-                unavailable
-                for unavailable in result.assessment.desired.unavailable
-                if unavailable.cause is UnavailableReason.LOST
-            ]
-        )
-        self._not_served_by_us(result.assessment, log)
-        self._passed_over(result.assessment.desired, log)
+        self._handlers.passed(result.assessment)
         self.status.last_pass = {
             "id": pass_id,
             "at": now(),
@@ -189,54 +179,6 @@ class Reporter:
             )
         self.counts.passes[trigger.value] += 1
 
-    def _not_served_by_us(self, assessment: Assessment, log: Logger) -> None:
-        """Log the handlers that cannot be registered, or whose files a newer entry takes; each once."""
-        if refused := self._unavailable(assessment, UnavailableReason.REFUSED):
-            log.warning("handler_refused", **refused)
-        if waiting := self._unavailable(assessment, UnavailableReason.WAITING):
-            log.warning("handler_waiting", **waiting)
-        if shadowed := self._shadowed(assessment.plan):
-            log.warning("handler_shadowed", **shadowed)
-
-    def _unavailable(self, assessment: Assessment, cause: UnavailableReason) -> dict[str, Any]:
-        """Return the keys of one line for the handlers of this ``cause`` that were not logged yet; empty if none."""
-        known = assessment.desired.unavailable_by_name
-        news = [
-            unavailable.name
-            for unavailable in assessment.desired.unavailable
-            if unavailable.cause is cause and self._event_log.is_news(f"{cause} {unavailable.name}")
-        ]
-        return _one_line(news, lambda name: unavailable_reason(known[name]))
-
-    def _shadowed(self, plan: Plan) -> dict[str, Any]:
-        """Return the keys of one line for the handlers that stay shadowed, and whose newer entry was not logged yet."""
-        due = {action.entry for action in plan.actions}
-        news = [
-            name
-            for name, newer in plan.shadowed.items()
-            if name not in due and self._event_log.is_news(f"{newer} above {name}")
-        ]
-        return _one_line(news, lambda name: f"the newer entry {plan.shadowed[name]} takes its files")
-
-    def _passed_over(self, desired: DesiredState, log: Logger) -> None:
-        """Log each interpreter in place of which a later one of its handler's list is used since this pass."""
-        before = self._last_passed_over
-        self._last_passed_over = desired.passed_over
-        for name, interpreters in desired.passed_over.items():
-            for passed in interpreters:
-                if passed not in before.get(name, ()):
-                    used = desired.by_name[name].registration.interpreter
-                    log.warning(
-                        "interpreter_passed_over", entry=name, interpreter=passed.path, used=used, reason=passed.reason
-                    )
-
-    def _lost_emulators(self, lost: list[Unavailable]) -> None:
-        """Log the handlers whose emulators are gone since the last pass, all in one line."""
-        for unavailable in lost:
-            if unavailable.name not in self._lost:
-                self._gather("warning", "emulators_gone", unavailable.name, gone(lost))
-        self._lost = {unavailable.name for unavailable in lost}
-
     def _log_at_once(
         self, level: str, event: str, names: list[str], words: str, drift: Drift, detail: str = ""
     ) -> None:
@@ -245,12 +187,6 @@ class Reporter:
         incident.add(names, words, detail, drift.value, moment)
         incident.pass_id = self._event_log.pass_id
         self._event_log.log_incident(incident)
-
-    def _gather(self, level: str, event: str, name: str, reason: str, drift: Drift | None = None) -> None:
-        """Log an event that may concern many entries: one line for all of them, at once if it is a warning."""
-        moment = time.monotonic()
-        incident = self._event_log.incident(level, event, reason, moment, urgent=level == "warning")
-        incident.add([name], reason, "", drift, moment)
 
     def _log_repair(self, name: str, cause: Cause, drift: Drift, served: float, took: float) -> None:
         """Log a repair; ``served``: seconds until programs ran again; ``took``: until the entry was as declared."""
@@ -267,7 +203,8 @@ class Reporter:
         if unwanted and not trigger.sums_up and not declared:
             self.counts.unwanted += 1
         level = "error" if unwanted and action.act is Act.DISABLE else "info"
-        self._gather(level, _PAST[action.act], action.entry, action.reason, action.drift)
+        moment = time.monotonic()
+        self._event_log.log_gathered(level, _PAST[action.act], action.entry, action.reason, moment, action.drift)
 
     def log_due(self, now: float) -> bool:
         """Log the incidents that are over by ``now`` (infinity: all); return True if that changes the status."""
@@ -345,11 +282,14 @@ class Reporter:
         self.counts.contentions += 1
         undone = "removing all entries or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
         reason = f"another process keeps {undone}: the daemon makes repairs at growing intervals"
-        self._gather("warning", "contention_started", name.removeprefix(PREFIX), reason)
+        self._event_log.log_gathered(
+            "warning", "contention_started", name.removeprefix(PREFIX), reason, time.monotonic()
+        )
 
     def contention_ended(self, name: str) -> None:
         """Log that no repair of this name was needed for a minute."""
-        self._gather("info", "contention_ended", name.removeprefix(PREFIX), "no repair was needed for a minute")
+        reason = "no repair was needed for a minute"
+        self._event_log.log_gathered("info", "contention_ended", name.removeprefix(PREFIX), reason, time.monotonic())
 
     def paused(self, pauses: Pauses, before: Pauses) -> None:
         """Log the pauses that begin or end; ``before`` are those that were in force."""
@@ -419,9 +359,7 @@ class Reporter:
         document = self.status.document(
             reconciler, mounted, contended, bridged, troubles, self._event_log.history(), self._seal
         )
-        if document["lacking"] and not self._lacking and not self._lost:  # else `emulators_gone` was logged
-            self._event_log.log.warning("emulators_missing", reason=document["lacking"])
-        self._lacking = document["lacking"]
+        self._handlers.lacking(document["lacking"])
         self.status.put(document)
         return document
 
@@ -436,17 +374,6 @@ class Reporter:
             self._event_log.once(
                 f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror
             )
-
-
-def _one_line(names: list[str], reason: Callable[[str], str]) -> dict[str, Any]:
-    """Return the log keys for handlers with one kind of problem: all names, and the reason of the first."""
-    if not names:
-        return {}
-    first, *others = names
-    why = reason(first)
-    if others:
-        why = f"{first}: {why}; and {len(others)} more, see `binfmtd status`"
-    return {**named(names), "reason": why}
 
 
 def _was_faster(entry: Entry | None, action: Action, error: WriteRefusedError) -> bool:

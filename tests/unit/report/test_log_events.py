@@ -10,7 +10,7 @@ from support.log_events import documented, undocumented
 import binfmtd
 
 PACKAGE = Path(binfmtd.__file__).parent
-AFTER_THE_LEVEL = {"log", "once", "_gather", "_log_at_once"}  # once: after the key
+AFTER_THE_LEVEL = {"log", "once", "log_gathered", "_log_at_once"}  # once: after the key
 SAYS = {"debug", "info", "warning", "error"} | AFTER_THE_LEVEL
 TABLES = {"_PAST", "REPAIRED"}
 
