@@ -68,7 +68,8 @@ class Declared:
     @cached_property
     def _desired(self) -> DesiredState:
         from binfmtd.daemon.interpreters.host_facts import HostFacts
-        from binfmtd.model.desired import DesiredState, resolve
+        from binfmtd.model.desired import DesiredState
+        from binfmtd.model.resolve import resolve
 
         if isinstance(self._config, BinfmtdError):
             return DesiredState()

@@ -14,11 +14,12 @@ from enum import StrEnum
 from itertools import product
 from typing import NamedTuple
 
-from binfmtd.model.desired import P_VISIBLE_FROM, QEMU_SEES_P_FROM
+from binfmtd.model.desired import QEMU_SEES_P_FROM
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, same
+from binfmtd.model.resolve import P_VISIBLE_FROM
 from binfmtd.model.stand_in import is_stand_in
 
 P_BY_NAME = ("-binfmt-P", "-binfmt")  # the ends of names of interpreters that expect flag P

@@ -37,8 +37,9 @@ from binfmtd.formats.file_types import kind_of
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.formats.register_line import decode_line, encode_line
 from binfmtd.formats.toml import check_toml
-from binfmtd.model.desired import Facts, resolve
+from binfmtd.model.desired import Facts
 from binfmtd.model.match import HEAD_SIZE
+from binfmtd.model.resolve import resolve
 from binfmtd.model.shebang import parse_shebang
 from binfmtd.report.printable import printable
 from binfmtd.report.status_json import read_status

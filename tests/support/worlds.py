@@ -9,13 +9,14 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from binfmtd.model.config import Config, HandlerSpec, Policy, Shadowed, StandInPolicy, Unmanaged
-from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, resolve
+from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts
 from binfmtd.model.drift import Plan, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.ownership import foreign
 from binfmtd.model.plan import plan
+from binfmtd.model.resolve import resolve
 from binfmtd.model.stand_in import stand_in_name
 from support.simulated import SimulatedKernel
 

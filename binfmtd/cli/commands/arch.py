@@ -16,7 +16,7 @@ from binfmtd.files.trust import Trust
 from binfmtd.host.emulations import version_text
 from binfmtd.host.emulator_settings import described, settings_in
 from binfmtd.host.interpreters import look_at
-from binfmtd.model.desired import first_to_use
+from binfmtd.model.resolve import first_to_use
 
 
 def parser() -> argparse.ArgumentParser:

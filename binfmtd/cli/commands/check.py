@@ -15,7 +15,8 @@ from binfmtd.formats.register_line import encode_line
 from binfmtd.host.facts import may_mount
 from binfmtd.kernel.seal import TAKES_CAPABILITY
 from binfmtd.model.config import Config, StandInPolicy
-from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
+from binfmtd.model.desired import DesiredState, UnavailableReason
+from binfmtd.model.resolve import resolve
 from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.sentence import counted
 from binfmtd.report.status import unavailable_reason

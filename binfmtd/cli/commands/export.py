@@ -24,9 +24,10 @@ from binfmtd.formats.nixos import render_nixos
 from binfmtd.formats.register_line import to_text
 from binfmtd.formats.shell import render_script
 from binfmtd.model.config import Config, HandlerSpec
-from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
+from binfmtd.model.desired import DesiredState, UnavailableReason
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.precedence import order_matters
+from binfmtd.model.resolve import resolve
 from binfmtd.report.printable import printable
 from binfmtd.report.status import unavailable_reason
 

@@ -25,10 +25,11 @@ from binfmtd.host.qemu_versions import is_qemu, versions
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import Mounted, find
 from binfmtd.model.config import Config, HandlerSpec
-from binfmtd.model.desired import DesiredState, resolve
+from binfmtd.model.desired import DesiredState
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.examine import Sight
 from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.resolve import resolve
 from binfmtd.report.status_json import FILE_NAME, fits, read_status
 
 _NO_CONFIG = "/nonexistent/binfmtd.toml"

@@ -25,7 +25,7 @@ from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
-from binfmtd.model.desired import DesiredState, resolve
+from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import breaks_exec
@@ -34,6 +34,7 @@ from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal, foreign, registered_by_us
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import plan, removal_plan
+from binfmtd.model.resolve import resolve
 from binfmtd.model.restore import remember
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 

@@ -14,8 +14,8 @@ from support.starts import with_settings
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.host.facts import kernel_version
-from binfmtd.model.desired import P_VISIBLE_FROM
 from binfmtd.model.match import Extension, Magic
+from binfmtd.model.resolve import P_VISIBLE_FROM
 
 
 def test_switched_off(doctor: Doctor, static: Path) -> None:

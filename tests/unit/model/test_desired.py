@@ -5,17 +5,10 @@ import pytest
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model import desired as desired_state
 from binfmtd.model.config import Config, HandlerSpec, Policy, Unmanaged
-from binfmtd.model.desired import (
-    DesiredState,
-    Facts,
-    FileIdentity,
-    InterpreterFacts,
-    PassedOver,
-    UnavailableReason,
-    resolve,
-)
+from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, PassedOver, UnavailableReason
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Extension, Magic
+from binfmtd.model.resolve import resolve
 
 FILE = FileIdentity(1, 2, 3, 4, 5)
 THERE = InterpreterFacts(FILE)
