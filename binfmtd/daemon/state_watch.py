@@ -14,8 +14,9 @@ from binfmtd.daemon.reporting.reporter import Reporter
 from binfmtd.daemon.state_files.pause_file import PauseFile
 from binfmtd.daemon.state_files.state_dir import Lock
 from binfmtd.daemon.state_files.state_writer import Written
+from binfmtd.daemon.watches.armed import Armed
 from binfmtd.daemon.watches.events import WatchKind
-from binfmtd.daemon.watches.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 
 _KEY = "state directory's watches"  # of the work in the background
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from unittest import mock
 
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.watches.armed import Armed
 from binfmtd.daemon.watches.events import PendingEvents
-from binfmtd.daemon.watches.inotify import Armed
 from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from support.simulated_time import SimulatedTime
 

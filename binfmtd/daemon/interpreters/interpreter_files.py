@@ -23,7 +23,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.watches.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.watches.armed import Armed
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.files.paths import resolve
 from binfmtd.files.trust import Trust
 from binfmtd.host.bounded import BoundedCalls

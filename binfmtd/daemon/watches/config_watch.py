@@ -4,8 +4,9 @@ from collections.abc import Callable, Collection
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.config_source import ConfigSource
+from binfmtd.daemon.watches.armed import Armed
 from binfmtd.daemon.watches.events import WatchKind
-from binfmtd.daemon.watches.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 
 KEY = "config's files"
 

@@ -22,14 +22,12 @@ import struct
 import termios
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import takewhile
-from types import MappingProxyType
-from typing import NamedTuple
 
 import pyinotify
 
+from binfmtd.daemon.watches.armed import Armed, RecentFileEvents, concerned
 from binfmtd.daemon.watches.events import PendingEvents, WatchKind
-from binfmtd.files.paths import ANY_NAME, ITSELF
+from binfmtd.files.paths import ITSELF
 from binfmtd.formats.register_line import to_text
 from binfmtd.kernel.writer import Wrote
 
@@ -65,21 +63,7 @@ _REST_BYTES = 65536
 _WALKS = 3  # at most, of paths whose directories are exchanged during the walk
 _REFUSED = -1
 _LOST = -1  # IN_Q_OVERFLOW belongs to no watch
-_RECENT = 1000  # events that are kept, at most
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
-
-
-class Armed(NamedTuple):
-    """Names to watch by watch descriptor, for ``use``, and directories that can never be watched.
-
-    ``since`` is the number of the last event that was read before the arming.  ``incomplete`` is the reason why some
-    directories have to be armed again: the kernel had no inotify instance or watch left.
-    """
-
-    names: Mapping[int, Collection[str]] = MappingProxyType({})
-    unwatched: tuple[str, ...] = ()
-    since: int = 0
-    incomplete: str | None = None
 
 
 class _NoneLeftError(OSError):
@@ -101,7 +85,7 @@ class InotifyWatcher:
         )
         self._manager: pyinotify.WatchManager | None = None
         self._instance: int | None = None
-        self._recent = _RecentEvents()
+        self._recent = RecentFileEvents()
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> owners
         self._names: dict[str, Mapping[int, Collection[str]]] = {}  # owner -> watch descriptor -> names
         self.incomplete: set[str] = set()  # owners that lack a watch, since none was left
@@ -267,7 +251,7 @@ class InotifyWatcher:
                 self._record_overflow(events)
             elif descriptor in self._files:
                 names = self._files[descriptor]
-                changed = set[str]().union(*(names[known] for known in _concerned(to_text(name), names)))
+                changed = set[str]().union(*(names[known] for known in concerned(to_text(name), names)))
                 self._recent.add(descriptor, name)
                 self.saw_unrelated |= not changed and descriptor in self._others_write
                 events.changed_files |= changed
@@ -412,39 +396,3 @@ class _Own:
             writes[0] -= 1
             return True
         return False
-
-
-def _concerned(name: str, names: Collection[str]) -> list[str]:
-    """Return those of the watched ``names`` of a directory that an event concerns; it has no name if it is about it."""
-    if not name:
-        return list(names)
-    hidden = name.startswith(".")  # in directories of configs these are editors' files and our locks
-    return [known for known in (name, *(() if hidden else (ANY_NAME,))) if known in names]
-
-
-class _RecentEvents:
-    """The last events about files: a thread may have armed their names for an owner that does not use them yet."""
-
-    def __init__(self) -> None:
-        self.number = 0  # of the last event
-        self._kept: deque[tuple[int, int, str]] = deque(maxlen=_RECENT)  # number, watch descriptor, name
-        self._lost = 0  # number of the last event that is not known
-
-    def add(self, descriptor: int, name: bytes) -> None:
-        """Keep an event, and drop the oldest one if there are more than a thousand."""
-        self.number += 1
-        if len(self._kept) == _RECENT:
-            self._lost = self._kept[0][0]
-        self._kept.append((self.number, descriptor, to_text(name)))
-
-    def lose(self) -> None:
-        """Record that events were lost, whose names are not known."""
-        self.number += 1
-        self._lost = self.number
-
-    def concern(self, armed: Armed) -> bool:
-        """Return True if an event since the arming concerns one of the names, or may have concerned it and is lost."""
-        if not any(armed.names.values()) or self._lost > armed.since:
-            return any(armed.names.values())
-        new = takewhile(lambda event: event[0] > armed.since, reversed(self._kept))
-        return any(_concerned(name, armed.names.get(descriptor, ())) for _, descriptor, name in new)

@@ -9,7 +9,8 @@ import pytest
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.interpreters import interpreter_files
 from binfmtd.daemon.interpreters.interpreter_files import InterpreterFiles
-from binfmtd.daemon.watches.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.watches.armed import Armed
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 
 PATHS = [f"/interpreter/{number}" for number in range(4)]
 

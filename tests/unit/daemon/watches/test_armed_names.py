@@ -7,8 +7,10 @@ from pathlib import Path
 import pyinotify
 import pytest
 
+from binfmtd.daemon.watches import armed as module
 from binfmtd.daemon.watches import inotify
-from binfmtd.daemon.watches.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.watches.armed import Armed
+from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.files.paths import ANY_NAME
 
 OWNER = "/an/interpreter"
@@ -72,7 +74,7 @@ def test_an_event_before_the_arming(watch: InotifyWatcher, tmp_path: Path) -> No
 
 def test_too_many_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If more events came than are kept, any of them may have concerned the name; a later arming is not concerned."""
-    monkeypatch.setattr(inotify, "_RECENT", 10)
+    monkeypatch.setattr(module, "_RECENT", 10)
     watch = InotifyWatcher()
     watch.open()
     armed = watch.arm_all(lambda: {str(tmp_path): {"new"}})
