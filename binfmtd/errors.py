@@ -58,6 +58,13 @@ class ConfigError(BinfmtdError):
         super().__init__(message)
         self.others = tuple(others)
 
+    @classmethod
+    def of(cls, mistakes: Sequence[str]) -> "ConfigError":
+        """Return one error for all mistakes, of which there is at least one; its message is the first."""
+        first, *others = mistakes
+        more = f" (and {len(others)} more mistake{'s' if others[1:] else ''})" if others else ""
+        return cls(first + more, others)
+
 
 class FormatError(BinfmtdError):
     """A text, value or file that is malformed, or that binfmt_misc cannot express."""

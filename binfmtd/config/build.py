@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
+from binfmtd.config.architecture_words import ALL, mistakes
 from binfmtd.config.file_versions import shown
 from binfmtd.config.include import NOTHING, Included, of_systemd
-from binfmtd.config.merge import ALL, WAYS_TO_CHOOSE, Merged, Origin
-from binfmtd.errors import FormatError
+from binfmtd.config.merge import WAYS_TO_CHOOSE, Merged, Origin
+from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.distribution import install_module
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.config import PLACEHOLDER, Config, HandlerSpec, Metrics, Policy
@@ -74,13 +75,15 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
     nowhere = Origin(sources[-1] if sources else "no config file", "architectures")
     origin = merged.origins.get(("architectures",), nowhere)
     words = merged.top.get("architectures", DEFAULT_ARCHITECTURES)
+    if wrong := [f"{origin.file}: {key}: {reason}" for key, reason in mistakes(words)]:
+        raise ConfigError.of(wrong)
     wanted: dict[str, str] = {}  # catalog name -> the word that asks for it
     left_out: dict[str, str] = {}
     for word in words:
         if word == ALL:
             wanted = dict.fromkeys(CATALOG, ALL) | wanted  # an architecture's own name takes precedence over "all"
             continue
-        name = find(word.removeprefix("-")).name  # the schema, or the command line, has checked it
+        name = find(word.removeprefix("-")).name
         (left_out if word.startswith("-") else wanted)[name] = word
     for name, word in left_out.items():
         if wanted.get(name, ALL) != ALL:

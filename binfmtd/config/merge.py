@@ -35,9 +35,6 @@ WAYS_TO_CHOOSE: tuple[Literal["interpreter", "interpreters", "version"], ...] = 
 )
 """The keys of ``[emulators.NAME]`` that choose its emulator: a table may have one of them."""
 
-ALL = "all"
-"""The word in ``architectures`` for all of the catalog."""
-
 
 class Origin(NamedTuple):
     """The place of a value: a file, and the key as it is written there."""

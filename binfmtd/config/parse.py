@@ -9,9 +9,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from binfmtd.catalog.names import did_you_mean
+from binfmtd.config.architecture_words import mistakes
 from binfmtd.config.schema import (
     BY_ARCHITECTURE,
     FILE,
+    SETTINGS,
     ArchitectureTable,
     ConfigFile,
     EmulatorsTable,
@@ -37,11 +39,17 @@ def parse(text: str, file: str) -> ConfigFile:
         return FILE.validate_python(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        # A misspelt key comes first, because it explains a missing one.
-        problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-        first, *others = (f"{file}: {key}: {reason}" for key, reason in map(_explain, problems))
-        more = f" (and {len(others)} more mistake{'s' if others[1:] else ''})" if others else ""
-        raise ConfigError(first + more, others) from error
+        problems.sort(key=_explains_no_other)
+        found = [
+            *map(_explain, problems),
+            *mistakes(words if isinstance(words := content.get("architectures"), list) else ()),
+        ]
+        raise ConfigError.of([f"{file}: {key}: {reason}" for key, reason in found]) from error
+
+
+def _explains_no_other(problem: ErrorDetails) -> bool:
+    """Return False for a misspelt key or architecture, which comes first: it explains another one that is missing."""
+    return problem["type"] != "extra_forbidden" and problem["loc"][-1:] != ("[key]",)
 
 
 _KEYS: Mapping[tuple[str, int], type] = {
@@ -80,7 +88,7 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
         table = _KEYS["" if len(location) == 1 else str(location[0]), len(location)]
         known = [key for key in table.__annotations__ if key != BY_ARCHITECTURE]
         hint = (
-            (_SETTINGS if location[0] == "emulators" and "environment" in location else "")
+            (_SETTINGS if location[0] == "emulators" and SETTINGS in location else "")
             or (_ABOVE if len(location) > 1 and location[-1] in _KEYS["", 1].__annotations__ else "")
             or did_you_mean(str(location[-1]), known)
             or f"the valid keys are {', '.join(known)}"

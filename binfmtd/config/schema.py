@@ -19,7 +19,7 @@ from typing_extensions import TypedDict  # pydantic requires this one below Pyth
 
 from binfmtd.catalog.names import find
 from binfmtd.config.include import check_word
-from binfmtd.config.merge import ALL, WAYS_TO_CHOOSE
+from binfmtd.config.merge import WAYS_TO_CHOOSE
 from binfmtd.errors import FormatError
 from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
@@ -32,6 +32,7 @@ from binfmtd.model.match import match_of
 from binfmtd.model.stand_in import check_handler_name
 
 BY_ARCHITECTURE = "by_architecture"
+SETTINGS = "environment"  # a key that users expect to exist
 _PLUGINS = "PYDANTIC_DISABLE_PLUGINS"  # https://docs.pydantic.dev/latest/concepts/plugins/
 
 
@@ -94,15 +95,6 @@ def _raising_value_error(check: Callable[[str], Any]) -> Callable[[object], Any]
 
 def _architecture(text: str) -> str:
     find(text)
-    return text
-
-
-def _architecture_word(text: str) -> str:
-    plain = text.removeprefix("-")
-    if text != ALL and plain.strip().lower() == ALL:
-        raise FormatError(f'{text!r} is not valid: write "{ALL}" for all architectures, or [] for none')
-    if text != ALL:
-        _architecture(plain)
     return text
 
 
@@ -183,7 +175,6 @@ InterpreterWord = Annotated[str, BeforeValidator(_raising_value_error(_interpret
 DirectoryPath = Annotated[str, BeforeValidator(_raising_value_error(_directory))]
 AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(_entry_name))]
-ArchitectureWord = Annotated[str, BeforeValidator(_raising_value_error(_architecture_word))]
 ArchitectureKey = Annotated[str, AfterValidator(_raising_value_error(_architecture))]
 ArchitectureName = Annotated[str, BeforeValidator(_raising_value_error(lambda text: find(text).name))]
 Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
@@ -229,13 +220,16 @@ class EmulatorsTable(TypedDict, total=False):
 def _apart(table: object) -> object:
     """Return ``[emulators]`` with the tables of architectures under ``BY_ARCHITECTURE``.
 
-    An unknown key that is neither a table nor an architecture stays where it is, so it is reported as unknown.
+    An unknown key that is neither a table nor an architecture stays where it is, so it is reported as unknown; so does
+    SETTINGS.
     """
     if not isinstance(table, dict):
         return table
     own = set(EmulatorsTable.__annotations__) - {BY_ARCHITECTURE}
     others = {
-        key: value for key, value in table.items() if key not in own and (isinstance(value, dict) or _is_known(key))
+        key: value
+        for key, value in table.items()
+        if key not in {*own, SETTINGS} and (isinstance(value, dict) or _is_known(key) or key == BY_ARCHITECTURE)
     }
     return {key: value for key, value in table.items() if key not in others} | {BY_ARCHITECTURE: others}
 
@@ -297,7 +291,7 @@ class LabelsTable(TypedDict, total=False):
 class ConfigFile(TypedDict, total=False):
     """One file: the keys at its top level."""
 
-    architectures: list[ArchitectureWord]
+    architectures: list[str]
     unmanaged: Annotated[Unmanaged, _Word]
     keep: list[str]
     restore: list[str]

@@ -87,6 +87,12 @@ def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path)
     assert warning == f"{config.parent}/conf.d/a.toml: handlers.x: replaces the whole table of this name in {config}"
 
 
+def test_a_list_that_is_replaced_is_not_checked(load_text: Load) -> None:
+    """A wrong name of an architecture is no error in a list that a later file replaces."""
+    loaded = load_text("architectures = ['nonsense']", a="architectures = ['arm64']")
+    assert [spec.name for spec in loaded.specs] == ["qemu-aarch64"]
+
+
 @pytest.mark.parametrize(
     ("later", "key"),
     [

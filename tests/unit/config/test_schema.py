@@ -66,6 +66,9 @@ BAD = [
     ("[metrics]\ntextfile = 'x.prom'", "metrics.textfile", "must be an absolute path that ends in .prom"),
     ("[metrics]\ntextfile = '/x'", "metrics.textfile", "must be an absolute path that ends in .prom"),
     ("emulators = 1", "emulators", "1 must be a table"),
+    ("[emulators]\nby_architecture = 1", "emulators.by_architecture", "unknown architecture"),
+    ("[emulators.amr64]\nversoin = '1'", "emulators.amr64", "mean arm64, amd64 or sparc64? (and 1 more mistake)"),
+    ("architectures = ['amr64', 'foo']", "architectures[0]", "amd64 or sparc64? (and 1 more mistake)"),
     ("[emulators]\npath = ['/x']", "emulators.path", "unknown key: did you mean paths?"),
     (
         "[emulators]\narchitectures = ['arm64']",
@@ -88,7 +91,7 @@ BAD = [
     ("[emulators.arm46]\nforce = true", "emulators.arm46", "did you mean arm"),
     ("[emulators.arm64]\npaths = ['/x']", "emulators.arm64.paths", "unknown key"),
     ("[emulators.arm64]\nenvironment = {A = '1'}", "emulators.arm64.environment", "`binfmtd emulators configure "),
-    ("[emulators]\nenvironment = {A = '1'}", "emulators.environment.A", "`binfmtd emulators configure VERSION --name"),
+    ("[emulators]\nenvironment = {A = '1'}", "emulators.environment", "`binfmtd emulators configure VERSION --name"),
     ("[handlers.x]\nmatch = 'arm46'\ninterpreter = '/x'", "handlers.x.match", "did you mean arm"),
     ("[handlers.x]\nmatch = 'arm'\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "remove magic, or match"),
     ("[emulators]\nversion = '.hidden'", "emulators.version", "cannot be the name of a version"),
@@ -149,7 +152,11 @@ BAD = [
     (f"[handlers.{'x' * 256}]\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "1 to 255 bytes"),
     ("keep = [1]\nsetle = 1", "setle", "did you mean settle or sealed? (and 1 more mistake)"),
     ("setle = 1\narchitectures = ['amr64', '-all']", "setle", "did you mean settle or sealed? (and 2 more mistakes)"),
-    ("setle = 1\n[emulators]\namr64 = {}\nversoin = '1'", "emulators.versoin", "mean version? (and 2 more mistakes)"),
+    (
+        "setle = 1\n[emulators]\namr64 = {}\nversoin = '1'",
+        "emulators.amr64",
+        "mean arm64, amd64 or sparc64? (and 2 more",
+    ),
 ]
 
 
