@@ -4,7 +4,8 @@ While a daemon runs with the same state directory nothing is written, because th
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from shlex import quote
 from typing import NamedTuple
 
 from binfmtd.cli.context import reconciler
@@ -25,9 +26,11 @@ from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Act, Action, Drift, Record
 from binfmtd.model.ownership import equal
-from binfmtd.model.pause import SEAL
+from binfmtd.model.pause import EVERYTHING
 from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status_json import read_status
+
+_ARCHITECTURES = "`architectures`"
 
 
 class Visit(NamedTuple):
@@ -147,29 +150,38 @@ def _through_seal(mounted: Mounted, sealed: bool | None) -> tuple[Mounted, Seal 
     return mounted._replace(read_only=False, sealed=False, mount_read_only=False), seal
 
 
-def refused_beside(pid: int, directory: str, wish: str) -> str:
-    """Return why nothing was written, and what to do; ``wish`` is the change that the daemon's config needs."""
-    try:
-        path = read_status(directory)["config"]["path"]
-    except StateError:
-        path = "its config"
+def refused_beside(pid: int, directory: str, wish: str, entries: Collection[str]) -> str:
+    """Return why nothing was written, and what to do.
+
+    ``wish`` is the change that the daemon's config needs, and ``entries`` are the names that it concerns.
+    """
+    path, given = "its config", None
+    with suppress(StateError):
+        config = read_status(directory)["config"]
+        path, given = config["path"], config.get("architectures")
+    change = f"{wish} in {path}"
     reload = f"run `binfmtd reload --state-dir {directory}`"
     if not is_holder(pid, directory):
         reload = "run `binfmtd reload` in the daemon's container"
-    manages = (
+    if given is not None and _ARCHITECTURES in wish:  # `binfmtd reload` does not change these
+        own = f"the daemon's --arch or $BINFMTD_ARCH (now {' '.join(given) or 'none'})"
+        change, reload = wish.replace(_ARCHITECTURES, own), "restart the daemon"
+    reason = (
         f"nothing was written: a daemon (pid {pid or 'unknown'}, state directory {directory}) manages this instance by "
-        "its own config"
+        f"its own config: {change}, then {reload}"
     )
-    if any(name != SEAL for name in PauseFile(directory, boot_id()).read().until):
-        manages += f", and an administrator has paused its repairs. Run `binfmtd resume --state-dir {directory}`; or"
-    else:
-        manages += ":"
-    return f"{manages} {wish} in {path}, then {reload}"
+    until = PauseFile(directory, boot_id()).read().until
+    if paused := [name for name in until if name == EVERYTHING or name in entries]:
+        names = "" if EVERYTHING in paused else " " + " ".join(map(quote, sorted(paused)))
+        reason += (
+            f". An administrator has paused its repairs, too: `binfmtd resume --state-dir {directory}{names}` ends that"
+        )
+    return reason
 
 
 def more_architectures(words: Iterable[str]) -> str:
     """Return the change to a daemon's config that declares these architectures as well."""
-    return "add " + ", ".join(f'"{word}"' for word in words) + " to `architectures`"
+    return "add " + ", ".join(f'"{word}"' for word in words) + f" to {_ARCHITECTURES}"
 
 
 class _Gate(WriteGate):

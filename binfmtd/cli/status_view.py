@@ -220,12 +220,19 @@ def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str
         "foreign": _foreign(status["foreign"], sum(status["foreign_count"].values())),
         **_last_drift(status["history"], page.ago),
         "mount": "none" if mount is None else mount["directory"] + _read_only(status),
-        "config": f"{', '.join(config['files']) or 'no file: the defaults'}, generation {config['generation']}, "
+        "config": f"{', '.join(config['files']) or 'no file: the defaults'}{_command_line(config)}, "
+        f"generation {config['generation']}, "
         f"loaded {page.ago(config['loaded_at'])}",
         "last pass": last
         and f"{last['id']} ({last['trigger']}), {counted(last['actions'], 'action')}, {page.ago(last['at'])}",
         "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else None,  # then it is the first row
     }
+
+
+def _command_line(config: Mapping[str, Any]) -> str:
+    """Return the architectures that --arch or $BINFMTD_ARCH sets in place of the config's, or ""."""
+    named = config.get("architectures")
+    return "" if named is None else f", with --arch or $BINFMTD_ARCH {' '.join(named) or 'none'}"
 
 
 def _read_only(status: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         failures += _keep(boot_persistence, write=here.daemon is None)
     if failures and here.daemon is not None:
         wish = more_architectures(wanted) if wanted else "change the handlers that are listed below"
-        warn(refused_beside(here.daemon, directory, wish))
+        warn(refused_beside(here.daemon, directory, wish, [failure.entry for failure in failures]))
     desired = result.assessment.desired
     warnings = [
         *natively(config, desired),

@@ -70,7 +70,7 @@ def change(uninstall: str, to_install: str, where: Where) -> list[str]:
         unwanted = to_remove - declared.keys()
         if here.daemon is not None and (failed or unwanted):
             words = [request.label for request in requests if request.declared and request.declared.name in failed]
-            raise StateError(refused_beside(here.daemon, directory, _wish(words, unwanted)))
+            raise StateError(refused_beside(here.daemon, directory, _wish(words, unwanted), failed | unwanted))
     return failures
 
 

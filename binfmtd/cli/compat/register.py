@@ -48,9 +48,9 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
         to_remove = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
         _, outcomes = replace_entries(here, probe, to_remove, specs, reinstall=reset is None)
         left = to_remove.difference(spec.name for spec in specs)
-        failed = any(outcome.fate is Fate.FAILED for outcome in outcomes.values())
+        failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
         if here.daemon is not None and (left or failed):
-            raise StateError(refused_beside(here.daemon, directory, wish))
+            raise StateError(refused_beside(here.daemon, directory, wish, failed.union(left)))
         return Registered(outcomes, here.assess().observed)
 
 
