@@ -88,8 +88,13 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
         unbuffered = _Messages(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(unbuffered, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     if isinstance(sys.stdout, io.TextIOWrapper):  # $PYTHONIOENCODING may ask for another encoding than UTF-8
-        buffered = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(buffered, "utf-8", sys.stdout.errors, line_buffering=sys.stdout.line_buffering)
+        before = sys.stdout
+        output = _Output(before.fileno(), "w", closefd=False)
+        through = before.write_through  # $PYTHONUNBUFFERED
+        binary = output if through else io.BufferedWriter(output)
+        sys.stdout = io.TextIOWrapper(
+            binary, "utf-8", before.errors, line_buffering=before.line_buffering, write_through=through
+        )
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # it was closed; print(file=None) would write to stdout
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run

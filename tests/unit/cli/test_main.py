@@ -2,10 +2,14 @@
 
 import importlib
 import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support.cli import BINFMTD, run
+from support.daemon import DEADLINE_SECONDS
 
 from binfmtd import __version__
 from binfmtd.cli.main import COMMANDS, help_text, module_of
@@ -110,6 +114,24 @@ def test_no_room_for_the_output() -> None:
     with Path("/dev/full").open("w") as full:
         result = run([*BINFMTD, "--version"], capture_output=False, stdout=full, stderr=-1, env=BUFFERED)
     assert (result.status, result.message) == (1, "standard output: No space left on device: make room")
+
+
+def test_an_output_without_a_buffer() -> None:
+    """With $PYTHONUNBUFFERED each line is written at once."""
+    code = "from binfmtd.cli.main import start; start(lambda _: print('one') or len(input()))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert select.select([process.stdout], [], [], DEADLINE_SECONDS)[0]
+        assert process.stdout.readline() == b"one\n"
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert process.returncode == 0
 
 
 def test_the_output_is_utf_8(tmp_path: Path) -> None:
