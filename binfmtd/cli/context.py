@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import stat
 from collections.abc import Sequence
 
 from binfmtd.catalog import names
@@ -85,8 +86,18 @@ def without_directory(config: Config) -> dict[str, str]:
     return {
         key: f"the directory of {path} does not exist"
         for key, path in files.items()
-        if path is not None and not os.path.isdir(os.path.dirname(path))
+        if path is not None and _is_missing(os.path.dirname(path))
     }
+
+
+def _is_missing(directory: str) -> bool:
+    """Return True if there is no such directory; False also where this user may not see it."""
+    try:
+        return not stat.S_ISDIR(os.stat(directory).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
 
 def nothing_there(desired: DesiredState) -> str | None:
