@@ -54,13 +54,9 @@ class HandlerLog:
         return _one_line(news, lambda name: unavailable_reason(known[name]))
 
     def _shadowed(self, plan: Plan) -> dict[str, Any]:
-        """Return the keys of one line for the handlers that stay shadowed, and whose newer entry was not logged yet."""
+        """Return the keys of one line for the handlers that stay shadowed, and that were not logged yet."""
         due = {action.entry for action in plan.actions}
-        news = [
-            name
-            for name, newer in plan.shadowed.items()
-            if name not in due and self._event_log.is_news(f"{newer} above {name}")
-        ]
+        news = [name for name in plan.shadowed if name not in due and self._event_log.is_news(f"shadowed {name}")]
         return _one_line(news, lambda name: f"the newer entry {plan.shadowed[name]} takes its files")
 
     def _later_interpreters(self, desired: DesiredState) -> None:
