@@ -81,7 +81,7 @@ class _Collected:
 
     def __init__(self) -> None:
         self.entries: dict[str, Found] = {}
-        self.notes: list[tuple[str, str]] = []
+        self.notes: dict[tuple[str, str], None] = {}  # in order; a directory is listed for each of the two formats
         self.failed = False
         native = host.native_header()
         self.native = native, program_heads(native)
@@ -106,8 +106,7 @@ class _Collected:
 
     def note(self, where: str, reason: str) -> None:
         """Record, once, something that a config cannot express, or that the user has to decide."""
-        if (where, reason) not in self.notes:  # a directory is listed twice: for each of the two formats
-            self.notes.append((where, reason))
+        self.notes[where, reason] = None
 
     def fail(self, where: str, reason: object) -> None:
         """Record something that could not be read or understood: the exit status is then 1."""
