@@ -19,7 +19,9 @@ _PT_LOAD, _PT_INTERP, _PT_GNU_PROPERTY = 1, 3, 0x6474E553
 _HEADER_SIZE = {1: 52, 2: 64}
 _E_FLAGS_AT = {1: 36, 2: 48}
 _PHENTSIZE = {1: 32, 2: 56}
-_P_TYPE_OFFSET_FILESZ = {1: "II8xI", 2: "I4xQ16xQ"}
+_P_TYPE_OFFSET_SIZES = {1: "II8xII", 2: "I4xQ16xQQ"}
+_P_FLAGS_AT = {1: 24, 2: 4}
+_PF_W = 2
 _TABLE_BYTES = 65536  # load_elf_phdrs takes no larger table
 _PATH_BYTES = 4096  # PATH_MAX
 _NOTE_BYTES = 4096
@@ -27,12 +29,26 @@ _EM_X86_64, _ISA_NEEDED = 62, 0xC0008002  # x86-64 psABI: GNU_PROPERTY_X86_ISA_1
 _LEVELS = ((8, "v4"), (4, "v3"), (2, "v2"))
 
 
+class LoadedSegment(NamedTuple):
+    """A PT_LOAD that has bytes in the file, all numbers in bytes; the memory beyond ``in_file`` is cleared."""
+
+    offset: int
+    in_file: int
+    in_memory: int
+    writable: bool
+
+    @property
+    def end(self) -> int:
+        """The offset in the file where it ends."""
+        return self.offset + self.in_file
+
+
 class ElfFile(NamedTuple):
     """The values of the headers.
 
     ``linker`` is PT_INTERP's path, None for a static file.  ``damage`` is the reason why no kernel loads it.  ``level``
-    is the level of x86-64 that it declares as required.  ``end`` is the offset in bytes at which the last loaded
-    segment (PT_LOAD) ends; a shorter file is cut off, which the kernel does not check.
+    is the level of x86-64 that it declares as required.  The kernel does not check that the file contains all of
+    ``loads``.
     """
 
     bits: Literal[32, 64]
@@ -45,7 +61,7 @@ class ElfFile(NamedTuple):
     linker: str | None = None
     level: str | None = None
     damage: str | None = None
-    end: int = 0
+    loads: tuple[LoadedSegment, ...] = ()
 
 
 def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its own answer
@@ -75,11 +91,12 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
     if len(segments) < phentsize * count:
         return elf_file(flags, entry, damage="it is cut off within its program headers")
     linker = level = None
-    end = 0
+    loads = []
     for place in range(0, len(segments), phentsize):
-        segment, offset, size = struct.unpack_from(order + _P_TYPE_OFFSET_FILESZ[kind], segments, place)
+        segment, offset, size, in_memory = struct.unpack_from(order + _P_TYPE_OFFSET_SIZES[kind], segments, place)
         if segment == _PT_LOAD:
-            end = max(end, offset + size)
+            (access,) = struct.unpack_from(order + "I", segments, place + _P_FLAGS_AT[kind])
+            loads += [LoadedSegment(offset, size, in_memory, bool(access & _PF_W))] if size else []
         elif segment == _PT_INTERP and linker is None:
             path = read(offset, size) if 2 <= size <= _PATH_BYTES else b""
             if len(path) < size or not path.endswith(b"\0"):
@@ -87,7 +104,7 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
             linker = to_text(path.partition(b"\0")[0])
         elif segment == _PT_GNU_PROPERTY and machine == _EM_X86_64:
             level = _level(read(offset, min(size, _NOTE_BYTES)), 8 if kind == 2 else 4)
-    return elf_file(flags, entry)._replace(linker=linker, level=level, end=end)
+    return elf_file(flags, entry)._replace(linker=linker, level=level, loads=tuple(loads))
 
 
 def _level(notes: bytes, align: int) -> str | None:

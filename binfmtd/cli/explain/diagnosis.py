@@ -7,6 +7,7 @@ finds what fails only after a successful exec: a dynamic linker or a program for
 import os
 from errno import EACCES, ENOENT, ENOEXEC, errorcode
 from itertools import pairwise
+from mmap import PAGESIZE
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -323,10 +324,28 @@ class Explainer:
         elif kind.word == "elf-library":
             reason = f"{step.path} is {kind.description}, without an entry point: it crashes at its start"
             explanation.fails(Refusal(0, reason, kind.remedy))
-        elif 0 < (size := self._programs.size(step.file)) < elf.end:
+        else:
+            self._is_cut_off(explanation, step, elf)
+
+    def _is_cut_off(self, explanation: Explanation, step: Step, elf: ElfFile) -> None:
+        """Check that the file contains its segments.
+
+        The loader clears the rest of the page in which a writable segment ends that has more bytes in memory than in
+        the file.  If that page lies beyond the end of the file, SIGSEGV or SIGBUS follows (padzero in fs/binfmt_elf.c;
+        QEMU's loader does the same).
+        """
+        size = self._programs.size(step.file)
+        if not 0 < size < max((load.end for load in elf.loads), default=0):
+            return
+        end = max(load.end for load in elf.loads)
+        where = f"it is cut off: its segments end at byte {end}, and the file at byte {size}"
+        cleared = [load.end for load in elf.loads if load.writable and load.in_memory > load.in_file]
+        if any(size <= end // PAGESIZE * PAGESIZE < end for end in cleared):
+            reason = f"{step.path}: {where}: SIGSEGV or SIGBUS ends it at its start"
+            explanation.fails(Refusal(0, reason, "get the file again"))
+        else:
             explanation.notes.append(
-                f"it is cut off: its segments end at byte {elf.end}, and the file at byte {size}.  A program that uses "
-                "a missing part is ended by SIGSEGV or SIGBUS: get the file again"
+                f"{where}.  SIGSEGV or SIGBUS ends a program that uses a missing part: get the file again"
             )
 
     def _there(self, path: str) -> bool:

@@ -103,12 +103,15 @@ def test_damage(content: bytes, said: str) -> None:
 
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_the_end_of_the_segments(bits: int, order: str) -> None:
-    """The end is that of the last loaded segment: other segments, and a file that is cut off, do not change it."""
-    content = made((1, b"code"), (1, bytes(1000)), (4, b"note"), bits=bits, order=order)
+def test_the_loaded_segments(bits: int, order: str) -> None:
+    """The loaded segments are those with bytes in the file, also if the file is cut off; others do not count."""
+    content = made((1, b"code"), (1, bytes(1000)), (4, b"note"), (1, b""), bits=bits, order=order)
     found, shorter = parse(content), parse(content[:-800])
     assert found is not None
-    assert (found.end, found.damage) == (len(content) - len(b"note"), None)
+    first = len(content) - len(b"note") - 1004
+    loads = [(load.offset, load.in_file, load.in_memory, load.writable) for load in found.loads]
+    assert loads == [(first, 4, 0, False), (first + 4, 1000, 0, False)]  # `made` gives them no memory
+    assert found.loads[-1].end == len(content) - len(b"note")
     assert found == shorter
 
 
