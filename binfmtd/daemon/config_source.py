@@ -50,5 +50,5 @@ class ConfigSource(NamedTuple):
             return ReadConfig(self.load(), began)
         except ConfigError as error:
             return ReadConfig(error, began)
-        except ImportError as error:
+        except (ImportError, SystemError) as error:  # SystemError: pydantic-core is of another version than pydantic
             return ReadConfig(ConfigError(cannot_load(error)), began)

@@ -46,17 +46,17 @@ def preload(failed: Callable[[str], None]) -> bool:
         for module in MODULES + OPTIONAL:
             try:
                 importlib.import_module(module)
-            except ImportError as error:
+            except (OSError, MemoryError):
+                return False
+            except Exception as error:  # noqa: BLE001  a half-replaced package can raise anything; repairs go on
                 if module not in OPTIONAL:
                     failed(cannot_load(error))
-    except (OSError, MemoryError):
-        return False
     finally:
         gc.freeze()  # the modules are no garbage, so a collection in a repair need not scan them
         gc.enable()
     return True
 
 
-def cannot_load(error: ImportError) -> str:
+def cannot_load(error: Exception) -> str:
     """Return the reason why a module cannot be loaded, and the remedy, in one line."""
-    return f"{error}: {REMEDY}"
+    return f"{' '.join(str(error).split())}: {REMEDY}"

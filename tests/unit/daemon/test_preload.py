@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from binfmtd.daemon import preload
 
 PACKAGE = Path(preload.__file__).parents[1]
@@ -70,3 +72,18 @@ def test_a_module_that_is_missing() -> None:
     assert said.startswith("import of binfmtd.report.page halted; ")
     assert said.endswith(f": {preload.REMEDY}\n")
     assert said.count("\n") == 1
+
+
+def test_a_package_that_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A module that cannot be loaded, for whatever reason, is reported and ends nothing; an optional one is not."""
+    for name, text in (("broken", "("), ("odd", "raise AttributeError('no such\\nthing')")):
+        (tmp_path / f"replaced_{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    reasons: list[str] = []
+    monkeypatch.setattr(preload, "MODULES", ("replaced_broken", "replaced_odd", "tomllib"))
+    monkeypatch.setattr(preload, "OPTIONAL", ("replaced_odd",))
+    assert preload.preload(reasons.append)
+    assert len(reasons) == 1
+    monkeypatch.setattr(preload, "OPTIONAL", ())
+    assert preload.preload(reasons.append)
+    assert reasons[-1] == f"no such thing: {preload.REMEDY}"
