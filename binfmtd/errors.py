@@ -48,7 +48,8 @@ class UsageError(BinfmtdError):
 class ConfigError(BinfmtdError):
     """A config that cannot be used; the message names the file, the key and the remedy.
 
-    ``others`` are such messages for further mistakes that were found.
+    ``others`` are such messages for further mistakes that were found.  ``again`` is LATER if the reason is a shortage
+    and no mistake.
     """
 
     exit_code = 78  # EX_CONFIG of sysexits.h

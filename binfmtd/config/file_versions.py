@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterable
-from errno import EACCES, ELOOP, ENOENT, EPERM
+from errno import EACCES, EIO, ELOOP, ENOENT, EPERM
 from typing import NamedTuple
 
-from binfmtd.errors import ConfigError
+from binfmtd.errors import PASSING, Again, ConfigError
 from binfmtd.files.cure import cure
 
 DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
@@ -37,7 +37,10 @@ def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Itera
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:
-    """Return the error for a file that cannot be read, with the remedy for its errno."""
+    """Return the error for a file that cannot be read, with the remedy for its errno.
+
+    Its ``again`` is LATER if the system lacks something at the moment, or its disk fails.
+    """
     if error.errno == ENOENT:
         remedy = (
             "the link leads to no existing file: correct or remove it"
@@ -50,7 +53,10 @@ def unreadable(path: str, error: OSError) -> ConfigError:
         remedy = "make it readable for the daemon's user, or name another"
     else:
         remedy = f"{cure(error)}, or name another"
-    return ConfigError(f"{shown(path)}: cannot be read: {error.strerror}: {remedy}")
+    refusal = ConfigError(f"{shown(path)}: cannot be read: {error.strerror}: {remedy}")
+    if error.errno in PASSING or error.errno == EIO:
+        refusal.again = Again.LATER
+    return refusal
 
 
 def shown(path: str) -> str:

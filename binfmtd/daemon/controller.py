@@ -152,6 +152,7 @@ class Controller:
                 Timer(parts.readiness, parts.readiness.end_start),
                 Timer(parts.mounts, self._mount_table_changed),
                 Timer(parts.pauses, parts.pauses.end_due),
+                Timer(parts.reload, parts.reload.retry),
                 Timer(parts.probe_runner, parts.probe_runner.step),
                 Timer(parts.sealing, parts.seal.check),
                 Timer(parts.report, self._log_due),

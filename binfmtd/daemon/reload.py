@@ -6,7 +6,8 @@
    in the ledger that the entries are its own.  A disk that hangs delays this by 0.2 s at most.
 4. The config is put in force, a pass is made, and READY=1 follows when the status has been written.
 
-A config that is invalid changes nothing, and READY=1 follows, too.
+A config that is invalid changes nothing, and READY=1 follows, too.  If it could not be read, for want of descriptors
+for example, it is read again every RETRY seconds, since no event reports that they are available again.
 """
 
 import time
@@ -32,10 +33,13 @@ from binfmtd.daemon.state_files.state_writer import StateWriter
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.watches.config_watch import ConfigWatch
 from binfmtd.daemon.watches.inotify import InotifyWatcher
-from binfmtd.errors import ConfigError
+from binfmtd.errors import Again, ConfigError
 from binfmtd.model.config import Config
+from binfmtd.model.entry import ObservedState
 
+RETRY = 5.0  # seconds
 _CONFIG = "config"  # key of the work in the background
+_NEVER = float("inf")
 
 
 class Reload:
@@ -78,6 +82,7 @@ class Reload:
         self._readiness = readiness
         self._config_watch = ConfigWatch(background, watch, source, report.notices.unwatched, self.begin_by_change)
         self._began = source.began  # seconds since the boot: the last reading
+        self.due_at = _NEVER  # the next reading of a config that could not be read (monotonic, in seconds)
         self._prepared: Config | None = None  # in force as soon as the ledger contains its intents
 
     @property
@@ -106,11 +111,17 @@ class Reload:
         """
         self._begin(self._read_existing)
 
+    def retry(self, _: float) -> None:
+        """Read the config again, if it could not be read; report nothing unless it can be now."""
+        self.due_at = _NEVER
+        self._background.run(_CONFIG, self._read_existing, self._take_in_again)
+
     def _begin(self, read: Callable[[], ReadConfig]) -> None:
         """Send RELOADING=1 at once, and read the config in the background.
 
         systemd, whose ExecReload may be over by now, then waits until the config is read.
         """
+        self.due_at = _NEVER
         self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if self._reconciler.config.policy.reload_on_change:
             self._config_watch.arm(wanted=True)  # a directory may be another one than before
@@ -127,10 +138,12 @@ class Reload:
         read = self._source.load_when_quiet()
         if isinstance(read.config, Config) and needs_native(read.config):
             try:
-                self._reconciler.facts.native(None)
+                self._reconciler.facts.native(self._observed())
             except OSError as error:  # no process or descriptor is left
                 why = f"it cannot be tried which architectures run natively: {error.strerror}"
-                return read._replace(config=ConfigError(f"{why}: raise the limits of processes and open files"))
+                refusal = ConfigError(f"{why}: raise the limits of processes and open files")
+                refusal.again = Again.LATER
+                return read._replace(config=refusal)
         return read
 
     def _read_existing(self) -> ReadConfig:
@@ -139,6 +152,17 @@ class Reload:
             reason = "no file of the config is left: put it there again, or run `binfmtd reload` to use the defaults"
             return read._replace(config=ConfigError(reason))
         return read
+
+    def _observed(self) -> ObservedState | None:
+        """Return the entries that the last pass has seen: a program that one of them takes shows nothing."""
+        last = self._report.status.assessment
+        return None if last is None else last.observed
+
+    def _take_in_again(self, read: ReadConfig) -> None:
+        if isinstance(read.config, ConfigError) and read.config.again is Again.LATER:
+            self.due_at = time.monotonic() + RETRY
+        else:
+            self._take_in(read)
 
     def _take_in(self, read: ReadConfig) -> None:
         config = read.config
@@ -155,6 +179,8 @@ class Reload:
         if self._prepared is not None:
             self._use(self._prepared)
         self._began = began
+        if error.again is Again.LATER:
+            self.due_at = time.monotonic() + RETRY
         self._report.config_rejected(str(error), began)
         self.watch_files()
         self._readiness.reloaded()

@@ -356,3 +356,20 @@ def test_no_descriptor_is_left(instance: Instance, start_daemon: StartDaemon) ->
             daemon.wait_status(lambda _: reloads() > so_far, "the reload")  # noqa: B023  asked at once
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))
         repaired(instance)
+
+
+def test_a_config_that_could_not_be_read(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A new config that could not be read for want of descriptors is read again when there are some, without an event.
+
+    The shortage is logged once.
+    """
+    daemon = start_daemon(CONFIG)
+    daemon.config.write_text(CONFIG.replace("one", "two"))
+    _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    used = set(map(int, os.listdir(f"/proc/{daemon.pid}/fd")))
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (min(set(range(1000)) - used), most))
+    daemon.reload()
+    assert "Too many open files" in daemon.wait_for_log("config_rejected")["reason"]
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))
+    wait_until(lambda: "two" in instance.names(), what="the new config")
+    assert len(daemon.logs("config_rejected")) == 1
