@@ -149,10 +149,14 @@ def test_without_verification(job: Job) -> None:
 
 
 def test_deep(job: Job) -> None:
-    """With ``verify: deep`` it prints a table of the deep checks as well."""
-    done = job.register(arch="arm64", verify="deep")
+    """With ``verify: deep`` it prints a table of the deep checks as well, of the architectures that have programs."""
+    done = job.register(arch="arm64,mips", verify="deep")
     assert "ARCHITECTURE" in done.stdout
-    assert "PLATFORM" in done.stdout, done.stderr
+    checks = done.stdout.partition("PLATFORM")[2]
+    assert "linux/arm64" in checks, done.stderr
+    assert "has no programs" not in done.stderr
+    done = job.register(arch="mips", verify="deep")
+    assert (done.status, "PLATFORM" in done.stdout) == (0, False), done.stderr
 
 
 def test_emulators_of_a_directory(job: Job) -> None:
@@ -177,6 +181,11 @@ def test_emulators_that_have_changed(job: Job) -> None:
     assert done.status == 0, done.stdout + done.stderr
     interpreter = job.instance.read("qemu-aarch64").partition("interpreter ")[2].partition("\n")[0]
     assert job.instance.run(["tail", "--bytes=7", interpreter]).stdout == "changed"
+    assert "action-" in job.instance.run(["ls", "/var/lib/binfmtd/emulators"]).stdout
+    assert ".new" not in job.instance.run(["ls", "/var/lib/binfmtd/emulators"]).stdout
+    (emulators / Path(AARCH64).name).write_text("broken")
+    assert job.register(arch="arm64", emulators=str(emulators)).status != 0
+    assert job.instance.run(["tail", "--bytes=7", interpreter]).stdout == "changed"  # a failure removes nothing
 
 
 def test_it_fails(job: Job) -> None:
