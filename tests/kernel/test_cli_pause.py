@@ -234,6 +234,15 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
     assert instance.names() == ["qemu-aarch64"]
 
 
+def test_a_daemon_that_does_not_answer(start_daemon: StartDaemon, cli: Cli) -> None:
+    """A timed pause that ends before the daemon has applied it is a failure; a name given twice is one pause."""
+    daemon = start_daemon(CONFIG)
+    with daemon.stopped():
+        result = cli("pause", "arm64", "qemu-aarch64", "--for", "1500ms")
+    assert (result.status, result.stdout) == (1, "paused for 1500ms: qemu-aarch64\n")
+    assert result.message == "the pause has ended, and the daemon has not applied it: see `binfmtd status`"
+
+
 def test_as_another_user(open_directory: Path, start_daemon: StartDaemon) -> None:
     """A user who may not write to root's state directory gets that error, and no advice about disk space."""
     if os.geteuid() != 0:

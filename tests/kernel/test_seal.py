@@ -182,6 +182,19 @@ def test_a_pause_of_the_seal_alone(instance: Instance, start_daemon: StartDaemon
     assert "theirs" in instance.names()
 
 
+def test_a_pause_after_a_sealing_daemon_was_killed(start_daemon: StartDaemon, cli: Cli) -> None:
+    """binfmt_misc stays sealed: the message has the command that opens it, and the status is 1."""
+    daemon = start_daemon(SEALED)
+    cli.state_directory = daemon.state_directory
+    seal_is(daemon, "sealed")
+    daemon.kill()
+    for arguments in (("pause",), ("pause", "--seal")):
+        result = cli(*arguments)
+        assert result.status == 1
+        assert "no daemon runs" in result.messages[0]
+        assert "run `mount -o remount,rw " in result.messages[1]
+
+
 def test_there_is_no_seal_to_open(start_daemon: StartDaemon, cli: Cli) -> None:
     """`pause --seal` says so if the config does not ask for a seal."""
     cli.state_directory = start_daemon(CONFIG).state_directory

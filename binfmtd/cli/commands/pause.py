@@ -22,6 +22,8 @@ from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
 from binfmtd.host.facts import boot_id
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
+from binfmtd.kernel.seal import how_to_open
 from binfmtd.model.pause import SEAL, Pauses, shown
 from binfmtd.report.printable import printable
 from binfmtd.report.status_json import read_status
@@ -30,6 +32,8 @@ OBEYED_SECONDS = 10.0
 PATIENCE_SECONDS = 5.0
 LOCK_NAME = "paused.lock"
 _LOOK_SECONDS = 0.02
+_SLOW_SECONDS = 1.0  # a daemon that runs applies a pause in a fraction of that
+_UNKNOWN = ""  # no entry has this name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,7 +82,7 @@ def _opened(directory: str, *, seal_alone: bool) -> int:
     if seal["state"] == "paused":
         print(f"binfmt_misc is not sealed now: {seal['reason']}")
     if seal["state"] in ("impossible", "sealed"):
-        warn(seal["reason"])
+        warn(seal["reason"] or how_to_open(mount["directory"] if mount is not None else DEFAULT_DIRECTORY))
     if seal["state"] == "off" and seal_alone:
         warn("the config does not ask for a seal (sealed = true): there was none to open")
     read_only = mount is not None and mount["read_only"]
@@ -135,7 +139,7 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
         else:
             hint = did_you_mean(name, tuple(known)) or "`binfmtd status` lists the entries"
             raise UsageError(f"{name!r} is neither an entry nor an architecture here: {hint}")
-    return chosen_entries
+    return list(dict.fromkeys(chosen_entries))
 
 
 def _unlisted(status: Mapping[str, Any]) -> list[str]:
@@ -189,13 +193,18 @@ def obeyed(directory: str) -> int:
             f"for another daemon, {for_another_daemon()}"
         )
         return 0
-    deadline = time.monotonic() + OBEYED_SECONDS
+    began = time.monotonic()
     file = PauseFile(directory, boot_id())
-    while _paused(directory) != set(file.read().until):  # read again: another command may have changed it
-        if time.monotonic() >= deadline:
+    changed = wanted = set(file.read().until)
+    while (in_force := _paused(directory)) != wanted:
+        if time.monotonic() - began >= OBEYED_SECONDS:
             warn(f"the daemon did not apply the change within {OBEYED_SECONDS:g} s: see `binfmtd status`")
             return 1
         time.sleep(_LOOK_SECONDS)
+        wanted = set(file.read().until)  # another command may have changed it, or a pause may have ended
+    if in_force < changed and time.monotonic() - began >= _SLOW_SECONDS:  # a shorter pause may have been applied unseen
+        warn("the pause has ended, and the daemon has not applied it: see `binfmtd status`")
+        return 1
     return 0
 
 
@@ -206,8 +215,8 @@ def _architecture(name: str) -> str | None:
         return None
 
 
-def _paused(directory: str) -> set[str] | None:
+def _paused(directory: str) -> set[str]:
     try:
         return {row["name"] for row in read_status(directory)["paused"]}
     except StateError:  # the daemon is just starting, or about to write it again
-        return None
+        return {_UNKNOWN}
