@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from binfmtd.cli.context import without_directory
+from binfmtd.cli.context import doubts, without_directory
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.state_files.state_dir import LOCK_NAME
@@ -49,6 +49,8 @@ def of_config(snapshot: Snapshot) -> Iterator[Finding]:
         yield finding("warning", Level.WARNING, text, check)
     for key, text in without_directory(snapshot.config).items():
         yield finding("warning", Level.WARNING, f"{key}: {text}: the daemon writes no such file", check)
+    for text in doubts(snapshot.desired):
+        yield finding("warning", Level.WARNING, text, check)
     for unavailable in snapshot.desired.unavailable:
         if unavailable.cause is UnavailableReason.REFUSED:
             text, remedy = split(unavailable_reason(unavailable))
@@ -117,7 +119,11 @@ def _of_status(snapshot: Snapshot, who: str, status: Mapping[str, Any]) -> Itera
         yield finding("problem", Level.FAILURE, text, remedy)
     if error := status["config"]["error"]:
         text = f"the daemon keeps the old config in force, because the new one is invalid: {error}"
-        yield finding("config", Level.FAILURE, text, _check(snapshot))
+        remedy = _check(snapshot)
+        if snapshot.config is not None:
+            text = f"the daemon keeps an older config in force, because this one was invalid when it read it: {error}"
+            remedy = snapshot.again("reload")
+        yield finding("config", Level.FAILURE, text, remedy)
     for row in status["handlers"]:
         if (level := _WORRIES.get(row["state"])) is not None:
             text, remedy = split(row["reason"])

@@ -5,6 +5,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+from binfmtd.cli.context import nothing_there
 from binfmtd.cli.doctor.remedies import Remedies, architecture_of, split
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import MountError
@@ -38,8 +39,11 @@ def of_entries(snapshot: Snapshot) -> Iterator[Finding]:
         )
         yield _finding("status_covered", Level.UNSEEN, text)
     if not entries:
-        text = "no entry is registered: programs of other architectures do not run"
-        yield _finding("none", Level.WARNING, text, snapshot.again("apply"))
+        text, remedy = "no entry is registered: programs of other architectures do not run", snapshot.again("apply")
+        if nothing := nothing_there(snapshot.desired):  # `apply` would have nothing to register
+            why, remedy = split(nothing)
+            text = f"{text}: {why}"
+        yield _finding("none", Level.WARNING, text, remedy)
         return
     yield _finding("overview", Level.OK, _overview(entries))
     host = Host(
@@ -53,7 +57,7 @@ def of_entries(snapshot: Snapshot) -> Iterator[Finding]:
     )
     verdicts = examine(snapshot.observed, snapshot.sights, host)
     words = _Words(snapshot, Remedies(snapshot), verdicts)
-    yield from map(words.of, verdicts)
+    yield from (words.of(verdict) for verdict in verdicts if not words.is_better_disabled(verdict))
     held = [entry for entry in entries if entry.registration and Flags.F in entry.registration.flags]
     if held and snapshot.pid is None:
         text = "the files that flag F opened cannot be seen; `binfmtd probe` tests whether they work"
@@ -112,6 +116,11 @@ class _Words:
         for verdict in verdicts:
             self._faults[verdict.entry.name].add(verdict.fault)
 
+    def is_better_disabled(self, verdict: Verdict) -> bool:
+        """Return True if an entry is disabled that would do harm or be of no use: then its other fault is reported."""
+        others = {Fault.NATIVE, Fault.NEVER, Fault.MISSING}
+        return verdict.fault is Fault.DISABLED and bool(self._faults[verdict.entry.name] & others)
+
     def of(self, verdict: Verdict) -> Finding:
         entry, fault = verdict.entry, verdict.fault
         registration = entry.registration
@@ -151,8 +160,8 @@ class _Words:
             Fault.CREDENTIALS: lambda: remedies.standard(entry, registration, better),
             Fault.P_UNSEEN: lambda: remedies.mend(entry, registration, better),
             Fault.P_MISSING: lambda: remedies.mend(entry, registration, better),
-            Fault.SHADOWED: lambda: remedies.remove(self._too_many(verdict)),
-            Fault.DUPLICATE: lambda: remedies.remove(self._too_many(verdict)),
+            Fault.SHADOWED: lambda: remedies.leave_out(self._too_many(verdict)),
+            Fault.DUPLICATE: lambda: remedies.leave_out(self._too_many(verdict)),
         }
         return of_fault.get(verdict.fault, lambda: remedies.remove(entry))()
 

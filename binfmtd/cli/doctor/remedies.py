@@ -22,6 +22,7 @@ from binfmtd.model.match import Extension, Match, takes_plain
 from binfmtd.model.ownership import equal
 
 _COMMAND = re.compile(r": run `([^`]+)`")
+_RULE = re.compile(r":\d+$")  # the end of a place in a file of binfmt.d
 
 
 def architecture_of(match: Match) -> str | None:
@@ -124,6 +125,13 @@ class Remedies:
         flags = entry.registration.flags if entry.registration else Flags.NONE
         return self.rewrite(entry, Registration(CATALOG[architecture].match, path, (flags | Flags.F) & ~Flags.C))
 
+    def leave_out(self, entry: Entry) -> str:
+        """Return what removes the entry for good: beside a daemon that declares it, a change of the config."""
+        declared = self._snapshot.declared.get(entry.name)
+        if self._snapshot.pid is None or declared is None or entry.name not in self._snapshot.desired.by_name:
+            return self.remove(entry)
+        return f"in {declared.source}: leave this out"
+
     def rewrite(self, entry: Entry, registration: Registration) -> str:
         """Return the command that registers this under the entry's name; if it cannot be typed, that of ``remove``."""
         try:
@@ -164,7 +172,7 @@ class Remedies:
             alone = f" --arch {handler.architecture}" if handler.yields else ""
             return self._snapshot.again(f"apply{alone}")
         declared = self._snapshot.declared.get(entry.name)
-        if declared is not None and declared.included:
+        if declared is not None and (declared.included or _RULE.search(declared.source)):
             return f"in {declared.source}: {setting}"
         files = self._snapshot.config.sources if self._snapshot.config else ()
         table = f"emulators.{handler.architecture}" if handler.architecture else f"handlers.{entry.name}"

@@ -229,10 +229,19 @@ def test_duplicate_of_a_declared_one(doctor: Doctor, static: Path) -> None:
     assert doctor.instance.names() == ["one"]
 
 
+def test_nothing_to_register(doctor: Doctor) -> None:
+    """Without an emulator the remedy is not `apply`, which would register nothing."""
+    found = doctor.found("entries", "none", config="[emulators]\npaths = ['/nowhere/{name}']")
+    assert found["level"] == "warning"
+    assert "no architecture has an emulator here: put the emulator there" in found["text"]
+    assert doctor.found("entries", "none", config="architectures = []")["remedy"].startswith("binfmtd apply")
+
+
 def test_native(doctor: Doctor, static: Path) -> None:
     """A disabled entry that would take the host's own programs is a warning."""
     doctor.instance.register(b":native:M::\\x7fELF::%s:F" % os.fsencode(static))
     doctor.instance.write("native", b"0")  # before any program of this host starts in the instance
+    assert doctor.find("entries", "disabled") is None, "to enable it would stop every exec"
     found = ends(doctor, "native", "warning")
     assert "native programs of this host" in found["text"]
 

@@ -235,6 +235,30 @@ def test_a_daemon_with_an_older_config(kept: tuple[Doctor, Daemon]) -> None:
     daemon.wait_status(lambda status: status["config"]["error"])
     assert doctor.found("config", "valid")["level"] == "failure"
     assert doctor.found("daemon", "config")["level"] == "failure"
+    daemon.config.write_text("architectures = []")
+    found = doctor.found("daemon", "config")
+    assert found["text"].startswith("the daemon keeps an older config in force, because this one was invalid when it ")
+    doctor.type(found["remedy"])
+    assert doctor.find("daemon", "config") is None
+
+
+def test_two_declared_handlers_with_one_match(doctor: Doctor, start_daemon: StartDaemon, static: Path) -> None:
+    """Of two declared entries with one match, the remedy leaves the older one out of the config."""
+    daemon = start_daemon(
+        ONE.format(static) + ONE.format(static).partition("\n")[2].replace("handlers.one", "handlers.two")
+    )
+    doctor.state_directory = daemon.state_directory
+    found = doctor.found("entries", "duplicate")
+    assert found["text"].startswith("one: never serves: the newer entry two has the same match")
+    assert found["remedy"] == f"in {daemon.config} [handlers.one]: leave this out"
+
+
+def test_an_interpreter_that_cannot_run(doctor: Doctor, tmp_path: Path) -> None:
+    """A handler whose programs fail although its entry is as declared is a warning."""
+    text = install(tmp_path / "text", b"no program")
+    found = doctor.found("config", "warning", config=ONE.format(text))
+    assert (found["level"], found["text"].partition(":")[0]) == ("warning", "one")
+    assert "neither an ELF program nor a script" in found["text"]
 
 
 def test_a_paused_daemon(kept: tuple[Doctor, Daemon]) -> None:
