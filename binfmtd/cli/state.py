@@ -8,9 +8,12 @@ from binfmtd.errors import StateError
 
 
 def state_dir(arguments: argparse.Namespace) -> str:
-    """Return the state directory that ``--state-dir`` names, or the default one.  Raises StateError."""
+    """Return the absolute path of the state directory that ``--state-dir`` names, or of the default one.
+
+    Raises StateError.
+    """
     named: str | None = arguments.state_dir
-    return named or default_state_dir()
+    return os.path.abspath(named or default_state_dir())
 
 
 def state_dir_to_read(arguments: argparse.Namespace) -> str:
