@@ -43,7 +43,9 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
     given: dict[str, Any] = {key: value for key, value in merged.top.items() if key in Policy._fields}
     given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     of_others = list(_included(included, warnings))
-    specs = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
+    of_architectures = list(_architectures(merged, sources, warnings))
+    warnings += _one_for_several(of_architectures)
+    specs = [*of_architectures, *of_others, *_handlers(merged)]
     return Config(
         tuple(_one_for_each_name(specs, {declared.source for declared in of_others}, warnings)),
         Policy()._replace(**given),
@@ -98,6 +100,21 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
             given = ("architectures",) in merged.origins
             source = f'{origin.file} architectures "{wanted[name]}"' if given else f'"all" (default, {nowhere.file})'
             yield _architecture(merged, name, source, origin, from_all=wanted[name] == ALL)
+
+
+def _one_for_several(specs: Sequence[HandlerSpec]) -> Iterator[str]:
+    """Yield a warning for each path that several architectures name: QEMU's emulators are for one each."""
+    users: dict[str, list[str]] = {}
+    for spec in specs:
+        for path in spec.interpreters:
+            users.setdefault(path, []).append(str(spec.architecture))
+    for path, architectures in users.items():
+        if len(architectures) > 1:
+            few = ", ".join(architectures[:3]) + (f" and {more} more" if (more := len(architectures) - 3) > 0 else "")
+            yield (
+                f"{path} is the interpreter of {few}: if it is for one of them alone, the programs of the others fail; "
+                f"write {PLACEHOLDER} for the architecture in [emulators] paths"
+            )
 
 
 def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from_all: bool) -> HandlerSpec:

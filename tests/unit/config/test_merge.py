@@ -87,6 +87,15 @@ def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path)
     assert warning == f"{config.parent}/conf.d/a.toml: handlers.x: replaces the whole table of this name in {config}"
 
 
+def test_one_emulator_for_several_architectures(load_text: Load) -> None:
+    """A path without {name} gives several architectures one emulator, which is a warning; for one alone it is none."""
+    paths = "[emulators]\npaths = ['/opt/qemu-arm64']\n"
+    (warning,) = load_text(f"architectures = ['arm64', 'riscv64']\n{paths}").warnings
+    assert warning.startswith("/opt/qemu-arm64 is the interpreter of aarch64, riscv64: if it is for one of them alone")
+    assert " and 30 more: " in load_text(paths).warnings[0]
+    assert load_text(f"architectures = ['arm64']\n{paths}").warnings == ()
+
+
 def test_a_list_that_is_replaced_is_not_checked(load_text: Load) -> None:
     """A wrong name of an architecture is no error in a list that a later file replaces."""
     loaded = load_text("architectures = ['nonsense']", a="architectures = ['arm64']")
