@@ -80,16 +80,23 @@ MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "crc32c_gene
 MMDEBSTRAP = ("mmdebstrap", "--quiet", '--aptopt=Acquire::Check-Valid-Until "false"')
 MIRROR = "deb http://deb.debian.org/debian {suite} main"  # for others: not all mirrors have their security updates
 NATIVE = "amd64"  # the architecture of the machine that makes the images
-# The first disk is the root file system, the second a tar file with what to do there.
+# /dev/disk-SERIAL is a disk by its serial number (machine.py): the kernel may number the disks in any order.
+# The disk root is the root file system, and job is a tar file with what to do there.
 FIRST_PROCESS = """#!/busybox sh
 for directory in proc sys dev root; do /busybox mkdir -p "/$directory"; done
 /busybox mount -t proc proc /proc
 /busybox mount -t sysfs sysfs /sys
 /busybox mount -t devtmpfs devtmpfs /dev
 for module in /modules/*; do /busybox insmod "$module" || echo "initrd: $module was refused"; done
-/busybox mount -t ext4 /dev/vda /root
+until [ -e /dev/disk-root ] && [ -e /dev/disk-job ] && [ -e /dev/disk-results ]; do
+    for disk in /sys/block/vd*; do
+        /busybox ln -sf "/dev/${disk##*/}" "/dev/disk-$(/busybox cat "$disk/serial")"
+    done
+    /busybox usleep 10000
+done
+/busybox mount -t ext4 /dev/disk-root /root
 /busybox mkdir -p /root/work
-/busybox tar -xf /dev/vdb -C /root/work
+/busybox tar -xf /dev/disk-job -C /root/work
 for directory in proc sys dev; do /busybox mount --move "/$directory" "/root/$directory"; done
 exec /busybox switch_root /root /bin/sh /work/job
 """

@@ -99,17 +99,21 @@ def _by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _command(image: Image, job: Path, results: Path) -> list[str]:
-    def disk(path: Path, *options: str) -> list[str]:
-        return ["-drive", ",".join((f"file={path}", "format=raw", "if=virtio", "cache=unsafe", *options))]
+    def disk(serial: str, path: Path, *options: str) -> list[str]:
+        """Return the options for a disk, which the machine finds by its serial number."""
+        drive = ("if=none", f"id={serial}", f"file={path}", "format=raw", "cache=unsafe", *options)
+        device = f"virtio-blk-{'ccw' if on_s390x else 'pci'},drive={serial},serial={serial}"
+        return ["-drive", ",".join(drive), "-device", device]
 
     emulator, console = MACHINES[image.of.architecture]
-    random = "virtio-rng-ccw" if image.of.architecture == "s390x" else "virtio-rng-pci"
+    on_s390x = image.of.architecture == "s390x"
+    random = "virtio-rng-ccw" if on_s390x else "virtio-rng-pci"
     return [
         *(*emulator, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048"),
         *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-device", random),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
         *("-append", f"{COMMAND_LINE.format(console=console)} {image.of.parameters}"),
-        *disk(image.root, "snapshot=on"),
-        *disk(job, "readonly=on"),
-        *disk(results),
+        *disk("root", image.root, "snapshot=on"),
+        *disk("job", job, "readonly=on"),
+        *disk("results", results),
     ]
