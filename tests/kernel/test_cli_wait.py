@@ -36,6 +36,14 @@ def test_what_is_there_is_not_waited_for(instance: Instance, cli: Cli) -> None:
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
 
 
+def test_a_native_architecture_without_binfmt_misc(cli: Cli) -> None:
+    """A native architecture needs no entry, so it is not waited for where no entry can be read; another one is."""
+    native = next(row["name"] for row in cli("arch", "--json").json if row["native"])
+    assert cli("wait", native, "--mount", "/nowhere").status == 0
+    result = cli("wait", native, "sparc64", "--mount", "/nowhere", "--timeout", "1ms")
+    assert (result.status, "/nowhere" in result.stderr) == (1, True)
+
+
 def test_what_comes_later_is_waited_for(instance: Instance, start: Start) -> None:
     """The command ends when the last of them is registered and enabled."""
     process = start("arm64", "riscv64")

@@ -24,7 +24,7 @@ interpreter = "/usr/bin/true"
 """
 CONFIG = "architectures = []" + HANDLER
 SEALED = "sealed = true\n" + CONFIG
-USAGE = 2
+USAGE, DRIFT = 2, 3
 WITHOUT = ("setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin")
 
 
@@ -498,7 +498,11 @@ def test_plan_and_explain_report_the_seal(cli: Cli, tmp_path: Path) -> None:
     explained = cli("explain", str(program), config=two)
     assert "is sealed" in explained.stdout
     assert "mount -o remount,rw" in explained.stdout
+    planned = cli("plan", config="sealed = false\n" + CONFIG)
+    assert planned.status == DRIFT
+    assert "`binfmtd apply` would open it" in planned.message
     cli("apply", config="sealed = false\n" + CONFIG)
+    assert cli("plan", config="sealed = false\n" + CONFIG).status == 0
     assert "sealed" not in cli("explain", str(program), config=two).stdout
 
 

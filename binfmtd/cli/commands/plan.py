@@ -42,6 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     with Instance(find_to_look(given.mount)) as instance:
         # Beside a daemon `apply` writes nothing, and the daemon itself tries no entry before a pass.
         assessment = here.assess(instance) if beside_daemon else look_and_try(here, instance)
+    opens = instance.mounted.sealed and config.policy.sealed is False and not beside_daemon
+    if opens:
+        warn(f"{instance.mounted.directory}: binfmt_misc is sealed: `binfmtd apply` would open it (sealed = false)")
     if assessment.plan.actions and not beside_daemon and instance.mounted.sealed and config.policy.sealed is None:
         warn(f"{instance.mounted.directory}: {how_to_open(instance.mounted.directory)}")
     if nothing := nothing_there(assessment.desired):
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     else:
         print(nothing_to_do(assessment))
-    return DRIFT if actions else IN_SYNC
+    return DRIFT if actions or opens else IN_SYNC
 
 
 def describe(action: Action) -> dict[str, str]:

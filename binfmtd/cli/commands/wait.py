@@ -79,7 +79,8 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
             observed = _look(instance_watch, observer)
             problem = _missing(wanted, observed, facts)
         except MountError as error:
-            problem = str(error)
+            native = facts.native(None)
+            problem = None if all(architecture.name in native for architecture in wanted) else str(error)
         instance_watch.looked()
         now = time.monotonic()
         if problem is None or now >= deadline:
