@@ -323,7 +323,7 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
 	cp -R docs README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE "$(DESTDIR)$(DOC)"
 	chmod -R u=rwX,go=rX "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
-	@test -d build/man -a -d build/completions || echo "make: without manual pages and completions: make man completions brings them"
+	@test -d build/man -a -d build/completions || echo "make: without manual pages and completions: run make man completions, and make install again"
 	for page in $(MANUALS); do ! test -e build/man/$$page || \
 	    install -D -m 644 build/man/$$page "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
 	for path in $(COMPLETIONS); do ! test -e build/completions/$${path##*/} || \

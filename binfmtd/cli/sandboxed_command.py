@@ -126,7 +126,10 @@ def _start(
     except FileNotFoundError:
         raise CommandError(f"{command[0]!r}: not found", NOT_FOUND) from None
     except OSError as error:
-        remedy = ": `binfmtd explain FILE` prints what it is and what it needs" if error.errno == errno.ENOEXEC else ""
+        remedy = ""
+        if error.errno == errno.ENOEXEC:
+            arch = "name its architecture, which `binfmtd explain FILE` prints, with --arch"
+            remedy = f": no handler of this sandbox takes it: {arch}"
         raise CommandError(f"{command[0]!r}: {error.strerror}{remedy}", NOT_EXECUTABLE) from None
     except subprocess.SubprocessError:  # in ``before``; subprocess does not report the reason
         raise SandboxError(

@@ -60,7 +60,8 @@ def duration(value: object, least: float, most: float) -> float:
     except FormatError as error:
         raise ValueError(f'{shown(value)} {error} in quotes, like "20ms"') from None
     if not least <= seconds <= most:
-        raise ValueError(f"{shown(value)} is out of range: write {least:g}s to {most:g}s")
+        longest = f"{most / 3600:g}h" if most >= 3600 else f"{most:g}s"
+        raise ValueError(f"{shown(value)} is out of range: write {least:g}s to {longest}")
     return seconds
 
 

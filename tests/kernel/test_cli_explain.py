@@ -427,8 +427,9 @@ def test_a_foreign_program_needs_its_own_libc(cli: Cli, tmp_path: Path, monkeypa
     tree = tmp_path / "tree"
     install_linker = tree / LINKER.lstrip("/")
     install_linker.parent.mkdir(parents=True)
-    install(install_linker, DYNAMIC)
     install(tree / "dynamic", DYNAMIC)
+    assert explain(cli, "--root", tree, "/dynamic")["remedy"].startswith(f"put {LINKER} and the libraries of the program")
+    install(install_linker, DYNAMIC)
     assert explain(cli, "--root", tree, "/dynamic")["runs"]
     monkeypatch.setenv("QEMU_LD_PREFIX", str(tree))
     assert explain(cli, path)["runs"]

@@ -149,7 +149,8 @@ def test_a_command_that_cannot_be_started(sandbox: Sandbox) -> None:
     assert (result.status, result.message) == (126, f"'{sandbox.config}': Permission denied")
     program = foreign_program(sandbox.directory / "program", CATALOG[FOREIGN])
     result = sandbox(str(program))
-    expected = f"'{program}': Exec format error: `binfmtd explain FILE` prints what it is and what it needs"
+    expected = f"'{program}': Exec format error: no handler of this sandbox takes it: name its architecture, which "
+    expected += "`binfmtd explain FILE` prints, with --arch"
     assert (result.status, result.message) == (126, expected)
 
 

@@ -250,7 +250,7 @@ class Explainer:
             explanation.reason = f"{step.path}: {failure.reason}"
             elf = self._programs.elf(step.file.place)
             if elf and missing:
-                explanation.remedy = _bring_libc(elf)
+                explanation.remedy = _bring_libc(elf, rooted=self._programs.rooted)
 
     # Why it fails although the exec succeeds
 
@@ -311,7 +311,7 @@ class Explainer:
             f"it is dynamically linked, and its dynamic linker {elf.linker}{whose} is missing, also below "
             f"{' and '.join(prefixes)}: {emulator} would start, and end with an error"
         )
-        explanation.fails(Refusal(0, reason, _bring_libc(elf)))
+        explanation.fails(Refusal(0, reason, _bring_libc(elf, rooted=self._programs.rooted)))
 
     def _is_whole(self, explanation: Explanation, step: Step) -> None:
         """Check that an ELF file has all that it needs to run; one that an entry takes by its extension may be data."""
@@ -366,8 +366,10 @@ def _convert(path: str) -> str:
     return f"remove the carriage returns: sed -i 's/\\r$//' {quote(path)}"
 
 
-def _bring_libc(elf: ElfFile) -> str:
-    """Return the remedy that gives a dynamic program its C library."""
+def _bring_libc(elf: ElfFile, *, rooted: bool) -> str:
+    """Return the remedy that gives a dynamic program its C library; ``rooted``: the program is in a root tree."""
+    if rooted:
+        return f"put {elf.linker} and the libraries of the program into the tree, or link it statically"
     libc = libc_of(elf.linker or "")
     same = (elf.bits, elf.byte_order, elf.machine)
     rows = [r for r in CATALOG.values() if (r.header.bits, r.header.byte_order, r.header.e_machine) == same]
