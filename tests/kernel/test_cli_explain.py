@@ -428,7 +428,8 @@ def test_a_foreign_program_needs_its_own_libc(cli: Cli, tmp_path: Path, monkeypa
     install_linker = tree / LINKER.lstrip("/")
     install_linker.parent.mkdir(parents=True)
     install(tree / "dynamic", DYNAMIC)
-    assert explain(cli, "--root", tree, "/dynamic")["remedy"].startswith(f"put {LINKER} and the libraries of the program")
+    remedy = explain(cli, "--root", tree, "/dynamic")["remedy"]
+    assert remedy.startswith(f"put {LINKER} and the libraries of the program into the tree")
     install(install_linker, DYNAMIC)
     assert explain(cli, "--root", tree, "/dynamic")["runs"]
     monkeypatch.setenv("QEMU_LD_PREFIX", str(tree))
