@@ -77,7 +77,9 @@ def test_what_is_not_registered_now(instance: Instance, start_daemon: StartDaemo
     daemon = start_daemon(
         "[emulators]\npaths = ['/nowhere/{name}']\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/no'\n"
     )
-    assert cli("pause", "riscv64", "one").stdout == "paused until `binfmtd resume`: qemu-riscv64, one\n"
+    result = cli("pause", "riscv64", "one")
+    assert result.stdout == "paused until `binfmtd resume`: qemu-riscv64, one\n"
+    assert result.message == "no handler and no entry has this name at the moment: qemu-riscv64"
     instance.shell(f"umount -l {instance.mount_point}", check=True)  # a pass may have it open
     daemon.wait_status(lambda status: status["mount"] is None, "no mount")
     assert cli("pause", "one", "mine").status == 0

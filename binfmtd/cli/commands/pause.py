@@ -69,7 +69,19 @@ def main(arguments: Sequence[str]) -> int:
     change(directory, lambda before: before.with_(names, end))
     until = "until `binfmtd resume`" if given.duration is None else f"for {given.duration}"
     print(f"paused {until}: {printable(', '.join(map(shown, names))) or 'everything'}")
+    _note_absent(directory, names)
     return obeyed(directory) or _opened(directory, seal_alone=given.seal)
+
+
+def _note_absent(directory: str, names: Sequence[str]) -> None:
+    """Print the names that no handler and no entry has, as after a slip: a pause of them holds nothing yet."""
+    try:
+        status = read_status(directory)
+    except StateError:
+        return
+    there = {row["name"] for row in (*status["handlers"], *status["foreign"])} | {SEAL, *_unlisted(status)}
+    if status["mount"] is not None and (absent := [name for name in names if name not in there]):
+        warn(f"no handler and no entry has this name at the moment: {', '.join(absent)}")
 
 
 def _opened(directory: str, *, seal_alone: bool) -> int:
