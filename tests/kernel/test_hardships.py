@@ -363,11 +363,18 @@ def test_a_config_that_could_not_be_read(instance: Instance, start_daemon: Start
 
     The shortage is logged once.
     """
-    daemon = start_daemon(CONFIG)
+    daemon = start_daemon(CONFIG, ("--log-level", "debug"))
+    daemon.wait_for_log("modules_loaded")  # a thread opens their files
     daemon.config.write_text(CONFIG.replace("one", "two"))
     _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
-    used = set(map(int, os.listdir(f"/proc/{daemon.pid}/fd")))
-    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (min(set(range(1000)) - used), most))
+
+    def free() -> int:
+        return min(set(range(1000)) - set(map(int, os.listdir(f"/proc/{daemon.pid}/fd"))))
+
+    limit = most
+    while (lowest := free()) < limit:  # a thread may just have closed a file
+        limit = lowest
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, most))
     daemon.reload()
     assert "Too many open files" in daemon.wait_for_log("config_rejected")["reason"]
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.cli import Result, run
 from support.instance import MOUNT_POINT, Instance
-from support.programs import install
+from support.programs import foreign_program, install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.register_line import encode_line
@@ -43,8 +43,7 @@ Host = Callable[[str], Result]
 def host(instance: Instance, tmp_path: Path) -> Host:
     """Return a function that runs a script on a "host".
 
-    ``container`` runs a command in a container; ``binfmtd`` and ``binfmt`` are ours. ``program`` is a file with
-    aarch64's header.
+    ``container`` runs a command in a container; ``binfmtd`` and ``binfmt`` are ours. ``program`` is one of aarch64.
     """
     if os.geteuid() != 0:
         pytest.skip("takes root: in what passes for the first user namespace, no user owns this host's directories")
@@ -52,7 +51,7 @@ def host(instance: Instance, tmp_path: Path) -> Host:
         command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(AS_FIRST.format(module=module))}"
         install(tmp_path / name, f'#!/bin/sh\n{command} "$@"\n'.encode())
     install(tmp_path / "container", f'#!/bin/sh\n{CONTAINER} "$@"\nstatus=$?\necho status $status\n'.encode())
-    install(tmp_path / "program", CATALOG["aarch64"].match.magic + bytes(200))
+    foreign_program(tmp_path / "program", CATALOG["aarch64"])
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
     variables = f"export BINFMTD_STATE_DIR={tmp_path}/state BINFMTD_CONFIG={tmp_path}/binfmtd.toml"
 
