@@ -368,8 +368,6 @@ def _convert(path: str) -> str:
 
 def _bring_libc(elf: ElfFile, *, rooted: bool) -> str:
     """Return the remedy that gives a dynamic program its C library; ``rooted``: the program is in a root tree."""
-    if rooted:
-        return f"put {elf.linker} and the libraries of the program into the tree, or link it statically"
     libc = libc_of(elf.linker or "")
     same = (elf.bits, elf.byte_order, elf.machine)
     rows = [r for r in CATALOG.values() if (r.header.bits, r.header.byte_order, r.header.e_machine) == same]
@@ -377,6 +375,9 @@ def _bring_libc(elf: ElfFile, *, rooted: bool) -> str:
     if elf.machine == 40 and elf.linker and "armhf" not in elf.linker:
         debian = "armel"
     package = {"glibc": "libc6", "musl": "musl"}.get(libc)
+    if rooted:
+        named = f" (Debian's package {package}:{debian})" if package and debian else ""
+        return f"put {elf.linker} and the libraries of the program into the tree{named}, or link it statically"
     if debian is None or package is None:
         return (
             f"install {elf.linker} and its libraries, run the program in a root tree of its own system, or link it "
