@@ -8,6 +8,7 @@ import argparse
 import gc
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache, partial
 
 from binfmtd.catalog.architecture import Architecture
 from binfmtd.catalog.names import find as find_architecture
@@ -65,12 +66,15 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
     """Wait until each architecture runs, and return None; at the deadline (monotonic, in seconds) what is missing."""
     from binfmtd.daemon.poller import Poller
     from binfmtd.daemon.watches.inotify import InotifyWatcher
+    from binfmtd.host.native import find_native
 
     gc.enable()
     watch, mounts = InotifyWatcher(), MountWatcher()
     waiting = Poller(mounts.descriptor)
     instance_watch = InstanceWatch(Where(directory, autoload=False), watch, waiting)
     observer = Observer()
+    # Not ``facts``, which would keep this answer: once the entries can be read, it may be a better one.
+    natively = cache(partial(find_native, None))
     reported = None
     while True:
         try:
@@ -79,8 +83,7 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
             observed = _look(instance_watch, observer)
             problem = _missing(wanted, observed, facts)
         except MountError as error:
-            native = facts.native(None)
-            problem = None if all(architecture.name in native for architecture in wanted) else str(error)
+            problem = None if all(architecture.name in natively() for architecture in wanted) else str(error)
         instance_watch.looked()
         now = time.monotonic()
         if problem is None or now >= deadline:
