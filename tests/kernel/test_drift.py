@@ -98,7 +98,9 @@ def test_flushed_instance(instance: Instance, start_daemon: StartDaemon) -> None
 def test_a_flush_whose_events_arrive_one_by_one(instance: Instance, start_daemon: StartDaemon) -> None:
     """When a flush removes many entries one after the other, the first status has a stand-in for each."""
     # An emulated machine pays for fewer from the budget of CPU time for stand-ins.
-    number, flushes = (200, 8) if SLOWNESS == 1 else (20, 2)  # 8 is fewer than contention takes
+    number, flushes = (
+        (200, 8) if SLOWNESS == 1 else (max(3, round(200 / SLOWNESS)), 2)
+    )  # 8 is fewer than contention takes
     names = {f"many{each}" for each in range(number)}
     handlers = (f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = \"/usr/bin/true\"\n" for name in names)
     settle = f"settle = '{min(200 * SLOWNESS, 1000):.0f}ms'\narchitectures = []\n"
