@@ -23,7 +23,8 @@ SUITE = (
 )
 # And those that depend on the architecture: what runs natively, each emulator, and `explain` beside the kernel.
 ELSEWHERE = tuple(
-    f"kernel/test_{name}.py" for name in ("catalog", "explain_oracle", "permanent_stand_ins", "probe", "probing")
+    f"kernel/test_{name}.py"
+    for name in ("catalog", "explain_oracle", "permanent_stand_ins", "probe", "probing", "settings")
 )
 CLOCK = "kernel/reliability/test_clock.py"  # it sets the machine's clock, so no test may run beside it
 SECURITY = {"apparmor": ("security/test_apparmor.py",), "selinux": ("security/test_selinux.py",)}

@@ -30,6 +30,7 @@ class Kernel(NamedTuple):
     parameters: str = ""
 
 
+COMPILERS = ("gcc", "gcc-x86-64-linux-gnu")  # for programs of the tests, native and foreign
 # The newest kernel of each suite; the results name its exact version.  Only 5.10 is an older one, 5.10.223, whose
 # entries outlive their mounts: on later ones they go with the last mount, as from 6.7 on.
 KERNELS = {
@@ -37,8 +38,8 @@ KERNELS = {
     "6.1": Kernel("bookworm", "linux-image-amd64"),
     "6.12": Kernel("trixie", "linux-image-amd64"),
     "7.2": Kernel("sid", "linux-image-amd64"),
-    "arm64": Kernel("trixie", "linux-image-arm64", "arm64"),
-    "arm64-16k": Kernel("trixie", "linux-image-arm64-16k", "arm64"),  # pages of 16 KiB
+    "arm64": Kernel("trixie", "linux-image-arm64", "arm64", root=COMPILERS),
+    "arm64-16k": Kernel("trixie", "linux-image-arm64-16k", "arm64", root=COMPILERS),  # pages of 16 KiB
     "s390x": Kernel("sid", "linux-image-s390x", "s390x"),  # big-endian
     "apparmor": Kernel("trixie", "linux-image-amd64", root=("apparmor",), parameters="apparmor=1 security=apparmor"),
     "selinux": Kernel(
@@ -71,7 +72,8 @@ ESSENTIAL = (
 )
 CONFIGURE = (
     '--extract-hook=for file in passwd group; do cp "$1/usr/share/base-passwd/$file.master" "$1/etc/$file"; done',
-    '--extract-hook=ln -s mawk "$1/usr/bin/awk"; mkdir -p "$1/mnt" "$1/root" "$1/tmp" "$1/home"',
+    '--extract-hook=ln -s mawk "$1/usr/bin/awk"; ln -s gcc "$1/usr/bin/cc"',
+    '--extract-hook=mkdir -p "$1/mnt" "$1/root" "$1/tmp" "$1/home"',
 )
 ROOT_SIZE = "3G"  # sparse
 # Modules in Debian's kernels; what they depend on comes with them.  ext4 asks for crc32c without depending on it.
