@@ -151,6 +151,7 @@ class Controller:
                 Timer(parts.state, parts.state.begin_overdue),
                 Timer(parts.readiness, parts.readiness.end_start),
                 Timer(parts.mounts, self._mount_table_changed),
+                Timer(parts.mount_search.patience, parts.mount_search.give_up),
                 Timer(parts.pauses, parts.pauses.end_due),
                 Timer(parts.reload, parts.reload.retry),
                 Timer(parts.probe_runner, parts.probe_runner.step),

@@ -129,5 +129,6 @@ class EventHandler:
         self._passes.request(Trigger.OVERFLOW)
 
     def _watch_lost(self) -> None:
-        self._report.watch_lost()
+        if not self._mount_search.for_a_lost_one:
+            self._report.watch_lost()
         self._mount_search.begin(Trigger.WATCH_LOST)

@@ -29,12 +29,33 @@ from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.daemon.watches.instance_watch import InstanceWatch
 from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from binfmtd.errors import MountError
-from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.mount import Mounted, does_not_answer
 
 WRITTEN = 0.2  # seconds that the start, a new config and another instance wait for the ledger
 _STOPPING = 0.5  # seconds that the end searches for an instance that may be mounted again
+_PATIENCE = 3.0  # seconds until a search that has not ended counts as one that has failed
 _MOUNT = "mount"  # key of the work in the background
 _NEVER = float("inf")
+
+
+class Patience:
+    """The time limit of a search."""
+
+    def __init__(self) -> None:
+        self.due_at = _NEVER  # monotonic, in seconds
+        self.ended = False  # that time has come, and the search goes on
+
+    def begin(self) -> None:
+        """Begin with a search."""
+        self.due_at, self.ended = time.monotonic() + _PATIENCE, False
+
+    def end(self) -> None:
+        """Record that the time has come."""
+        self.due_at, self.ended = _NEVER, True
+
+    def reset(self) -> None:
+        """Record that the search has ended."""
+        self.due_at, self.ended = _NEVER, False
 
 
 class MountSearch:
@@ -74,6 +95,7 @@ class MountSearch:
         self._report = report
         self._readiness = readiness
         self._trigger: Trigger | None = None  # of the search that is under way
+        self.patience = Patience()  # with it
 
     @property
     def due_at(self) -> float:
@@ -82,16 +104,24 @@ class MountSearch:
             return _NEVER
         return self._instance_watch.look_at(self._reconciler.config.policy.resync)
 
+    @property
+    def for_a_lost_one(self) -> bool:
+        """True if a search is under way because the instance was lost."""
+        return self._trigger is Trigger.WATCH_LOST
+
     def begin(self, trigger: Trigger) -> None:
         """Search for the instance in the background; ``trigger`` is the reason."""
         if trigger is Trigger.MOUNT:  # which may call for no look at everything, and must not delay the next one
             self._instance_watch.open_watch()
         else:
             self._instance_watch.begin()
+        if self._trigger is None:
+            self.patience.begin()
         if self._trigger is None or trigger is not Trigger.MOUNT:
             self._trigger = trigger
-        if trigger is Trigger.WATCH_LOST:
+        if trigger is Trigger.WATCH_LOST and not self.patience.ended:
             self._passes.instance_lost()
+        self._instance_watch.searching = True
         self._background.run(_MOUNT, self._instance_watch.find, partial(self._ended, time.monotonic()))
 
     def finish_at_end(self) -> None:
@@ -99,6 +129,12 @@ class MountSearch:
         if self._instance_watch.mounted is None:  # binfmt_misc may be mounted again
             self.begin(Trigger.STOP)
             self._background.finish([_MOUNT], _STOPPING)
+
+    def give_up(self, _: float) -> None:
+        """Regard the instance as out of reach until the search ends: an automount does not answer."""
+        self.patience.end()
+        self._passes.instance_searched()
+        self.attach(does_not_answer(self._instance_watch.directory))
 
     def attach(self, mounted: Mounted | MountError) -> bool | None:
         """Watch the instance that was found; return True if it is another or newly watched, None if there is none."""
@@ -116,6 +152,8 @@ class MountSearch:
 
     def _ended(self, began: float, mounted: Mounted | MountError) -> None:
         trigger, self._trigger = self._trigger or Trigger.MOUNT, None
+        self._instance_watch.searching = self._background.busy(_MOUNT)
+        self.patience.reset()
         self._passes.instance_searched()
         self._found(mounted, trigger)
         self._mounts.looked(began)

@@ -39,6 +39,7 @@ _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_CMD_RECONFIGURE = 7
 
 _AT_FDCWD = -100
+_AT_NO_AUTOMOUNT = 0x800  # to fail where an automount would have to mount something first
 
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
@@ -56,7 +57,8 @@ def mount(source: str, target: str, fs_type: str | None, flags: int = 0, data: s
 def make_mount_writable(directory: str) -> None:
     """Remove the read-only flag from the mount at a directory, and only from it; its other flags stay."""
     attributes = struct.pack("4Q", 0, _MOUNT_ATTR_RDONLY, 0, 0)  # to set, to clear, propagation, user namespace
-    if _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(directory), 0, attributes, len(attributes)) == 0:
+    where = (_AT_FDCWD, os.fsencode(directory), _AT_NO_AUTOMOUNT)
+    if _libc.syscall(_MOUNT_SETATTR, *where, attributes, len(attributes)) == 0:
         return
     if ctypes.get_errno() != errno.ENOSYS:
         _check(-1, directory)
@@ -84,7 +86,7 @@ def clone_mount(path: str) -> int:
 
     Needs CAP_SYS_ADMIN.  The descriptor has O_PATH and O_CLOEXEC.
     """
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_NO_AUTOMOUNT
     descriptor: int = _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
     _check(0 if descriptor >= 0 else -1, path)
     return descriptor

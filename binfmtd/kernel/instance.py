@@ -17,7 +17,7 @@ from typing import Self
 from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
 from binfmtd.formats.entry_file import parse_entry
-from binfmtd.kernel.mount import Mounted, created_at
+from binfmtd.kernel.mount import Mounted, created_at, open_place
 from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.model.entry import Entry, ObservedState
 
@@ -33,20 +33,25 @@ class Instance:
     def __init__(self, mounted: Mounted) -> None:
         self.mounted = mounted
         try:
-            self.descriptor = os.open(mounted.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = _open(mounted)
         except OSError as error:
             message = f"{mounted.directory}: {error.strerror}: check that binfmt_misc is still mounted there"
             raise MountError(message, error.errno) from None
-        if os.fstat(self.descriptor).st_dev != mounted.device or mounted.created not in (0, self.created()):
-            os.close(self.descriptor)
-            raise MountError(
-                f"{mounted.directory}: binfmt_misc was unmounted, or another mount covers it: mount it again"
-            )
+        if descriptor is not None:
+            self.descriptor = descriptor
+            if mounted.created in (0, self.created()):
+                return
+            os.close(descriptor)
+        raise MountError(f"{mounted.directory}: binfmt_misc was unmounted, or another mount covers it: mount it again")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
         os.close(self.descriptor)
 
     def inode(self, name: str) -> int | None:
@@ -236,3 +241,13 @@ class Observer:
                 return registered, True
             registered.append((name, inode))
         return registered, False
+
+
+def _open(mounted: Mounted) -> int | None:
+    place = open_place(mounted)
+    if place is None:
+        return None
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+    finally:
+        os.close(place)

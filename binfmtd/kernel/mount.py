@@ -181,6 +181,29 @@ def _load_module(where: Where) -> None:
         raise MountError(f"this kernel has no binfmt_misc, and its module cannot be loaded ({why}): {by_hand}")
 
 
+def open_place(mounted: Mounted) -> int | None:
+    """Open the directory of an instance with O_PATH; return None if another file system is there by now.
+
+    After an unmount the directory may be an automount (autofs) of systemd's.  Any other open(2), and any path that
+    leads through the directory, then waits until systemd has mounted binfmt_misc.  With O_PATH, and without
+    O_DIRECTORY, that happens only while another process waits already (follow_automount in the kernel's fs/namei.c,
+    autofs_d_manage in fs/autofs/root.c).  Raises OSError.
+    """
+    place = os.open(mounted.directory, os.O_PATH | os.O_CLOEXEC)
+    if os.fstat(place).st_dev != mounted.device:
+        os.close(place)
+        return None
+    return place
+
+
+def does_not_answer(directory: str) -> MountError:
+    """Return the error for a directory that cannot be opened, since the kernel waits for an automount or a server."""
+    return MountError(
+        f"{directory}: the kernel waits for the automount or the server there: find out why "
+        "`systemctl status proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount` says that it does not mount"
+    )
+
+
 def device_at(directory: str) -> int | None:
     """Return the device number of the file at the path now; None if there is none."""
     try:

@@ -14,7 +14,7 @@ from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.files.environment import in_user_namespace
 from binfmtd.host.bounded import BoundedCalls
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.mount import Mounted, is_sealed
+from binfmtd.kernel.mount import Mounted, is_sealed, open_place
 from binfmtd.kernel.seal import Seal, how_to_open
 from binfmtd.model.handler import Registration
 
@@ -117,13 +117,18 @@ class Writer:
     def _open_file(self, name: str) -> int:
         if self._directory is not None:
             return os.open(name, _OPEN, dir_fd=self._directory)
-        descriptor = os.open(f"{self._mounted.directory}/{name}", _OPEN)
-        file, created = os.fstat(descriptor), self._mounted.created
-        another = name == "register" and created not in (0, file.st_atime_ns)
-        if another or file.st_dev != self._mounted.device:
+        place = open_place(self._mounted)
+        if place is not None:
+            try:
+                descriptor = os.open(name, _OPEN, dir_fd=place)
+            finally:
+                os.close(place)
+            file, created = os.fstat(descriptor), self._mounted.created
+            another = name == "register" and created not in (0, file.st_atime_ns)
+            if not another and file.st_dev == self._mounted.device:
+                return descriptor
             os.close(descriptor)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return descriptor
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
     def _close(self, descriptor: int) -> None:
         os.close(descriptor)

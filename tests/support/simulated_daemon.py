@@ -130,7 +130,7 @@ class SimulatedDaemon:
 
     def _instance_watch(self) -> InstanceWatch:
         instance_watch = mock.create_autospec(InstanceWatch, instance=True)
-        instance_watch.mounted = "there"
+        instance_watch.mounted, instance_watch.searching = "there", False
         return cast(InstanceWatch, instance_watch)
 
     def _watch(self) -> InotifyWatcher:

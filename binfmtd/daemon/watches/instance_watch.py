@@ -37,6 +37,7 @@ class InstanceWatch:
     def __init__(self, where: Where, watch: InotifyWatcher, wait: Poller) -> None:
         """Attach to nothing yet; ``where`` binfmt_misc is, or is to be mounted."""
         self.mounted: Mounted | None = None
+        self.searching = False  # a thread searches for the mount, and may wait there for an automount
         self.unbroken = False  # True if the watch has been on the attached instance since an earlier ``attach``
         self._where = where
         self._watch = watch
@@ -92,6 +93,11 @@ class InstanceWatch:
         is_new = self._watch.watch_instance(result.directory)
         self.unbroken = self._watch.watches_instance and not is_new
         return is_another or is_new
+
+    @property
+    def directory(self) -> str:
+        """Where the instance is mounted, or should be."""
+        return self._where.directory or DEFAULT_DIRECTORY
 
     def regard_as(self, mounted: Mounted | None) -> None:
         """Regard the instance as this: its seal has changed."""

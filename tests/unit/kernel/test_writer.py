@@ -56,7 +56,7 @@ def test_no_thread_is_left(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_descriptor_is_left(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no descriptor is left for the thread, the line is refused, and is tried again later."""
-    opened, left = os.open, iter(["one for `register` itself"])
+    opened, left = os.open, iter(["one for the directory", "one for `register` itself"])
 
     def open_what_is_left(*arguments: Any, **options: Any) -> int:
         if next(left, None) is None:

@@ -1,0 +1,46 @@
+"""systemd's automount of binfmt_misc: opening the directory waits for systemd, and the daemon does not wait with it."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.automount import Automount, AutomountError
+from support.cli import BINFMTD
+from support.daemon import CONFIG, StartDaemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("private_instances")
+
+
+@pytest.fixture
+def automount(instance: Instance) -> Iterator[Automount]:
+    """Yield an automount beneath the instance's binfmt_misc; skip where there can be none."""
+    try:
+        made = Automount(instance)
+    except AutomountError as error:
+        pytest.skip(str(error))
+    with made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("options", "removed"),
+    [("", "status"), ("", "one"), ("", None), ("stand_ins = 'permanent'\n", "status"), ("sealed = true\n", None)],
+    ids=["after a flush", "after a removal", "quiet", "permanent stand-ins", "sealed"],
+)
+def test_the_loop_does_not_wait(
+    instance: Instance, automount: Automount, start_daemon: StartDaemon, options: str, removed: str | None
+) -> None:
+    """While the automount does not answer after an unmount, the daemon applies a pause; with its answer it repairs."""
+    daemon = start_daemon(options + CONFIG)
+    if removed is not None:
+        instance.remove(removed)  # so the daemon is at work
+    automount.unmount()
+    automount.wait()
+    for command in ("pause", "resume"):
+        result = instance.run([*BINFMTD, command, "--state-dir", str(daemon.state_directory)])
+        assert result.returncode == 0, result.stderr
+    daemon.wait_status(lambda status: status["state"] == "degraded" and "automount" in status["problem"])
+    automount.answer()
+    wait_until(lambda: "one" in instance.names(), what="an entry in the new instance")
+    daemon.wait_converged()
