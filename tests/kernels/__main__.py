@@ -18,7 +18,7 @@ SECONDS = 5400  # for one machine
 # The tests that depend on the kernel: entries, drift, reload, replacement under a storm of executions, kill -9.
 SUITE = (
     *(f"kernel/test_{name}.py" for name in ("instance", "facts", "drift", "stand_ins", "reload", "foreign", "restore")),
-    *(f"kernel/test_{name}.py" for name in ("interpreters", "lifecycle", "mount", "hardships", "seal")),
+    *(f"kernel/test_{name}.py" for name in ("interpreters", "lifecycle", "mount", "automount", "hardships", "seal")),
     *(f"kernel/reliability/test_{name}.py" for name in ("no_gap", "killed", "bricked", "no_inotify", "chaos")),
 )
 # And those that depend on the architecture: what runs natively, each emulator, and `explain` beside the kernel.

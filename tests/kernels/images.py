@@ -77,7 +77,10 @@ CONFIGURE = (
 )
 ROOT_SIZE = "3G"  # sparse
 # Modules in Debian's kernels; what they depend on comes with them.  ext4 asks for crc32c without depending on it.
-MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "overlay", "binfmt_misc")
+MODULES = (
+    *("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "overlay", "autofs4"),
+    "binfmt_misc",
+)
 # A mirror that is out of date is accepted.
 MMDEBSTRAP = ("mmdebstrap", "--quiet", '--aptopt=Acquire::Check-Valid-Until "false"')
 MIRROR = "deb http://deb.debian.org/debian {suite} main"  # for others: not all mirrors have their security updates
