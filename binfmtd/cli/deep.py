@@ -33,7 +33,8 @@ from binfmtd.host.deep_files import Tree, deep_program
 from binfmtd.host.emulations import emulation, host_conditions
 from binfmtd.host.emulator_settings import in_words, settings_in
 from binfmtd.host.facts import kernel_version, native_header
-from binfmtd.host.probe import Attempt, NoChrootError, Prober
+from binfmtd.host.probe import NoChrootError, Prober
+from binfmtd.host.probe_process import Attempt
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.probe_result import Tried
 

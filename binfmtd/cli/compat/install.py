@@ -16,7 +16,8 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.one_shot import Visit
 from binfmtd.cli.trial import server
 from binfmtd.daemon.assessment import Assessment
-from binfmtd.host.probe import Attempt, Prober
+from binfmtd.host.probe import Prober
+from binfmtd.host.probe_process import Attempt
 from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.drift import additive
 from binfmtd.model.handler import Flags

@@ -7,7 +7,7 @@ from binfmtd.catalog.levels import LEVELS
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
 from binfmtd.errors import FormatError
-from binfmtd.host.probe import Attempt
+from binfmtd.host.probe_process import Attempt
 from binfmtd.model.match import takes
 
 Probe = Callable[[str, bytes], Attempt]

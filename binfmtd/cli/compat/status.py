@@ -7,7 +7,8 @@ from binfmtd.cli.compat.platforms import native_architecture, supported, survey
 from binfmtd.errors import BinfmtdError, MountError, ProbeError
 from binfmtd.formats.register_line import to_bytes
 from binfmtd.host.interpreters import read_head
-from binfmtd.host.probe import Attempt, Prober
+from binfmtd.host.probe import Prober
+from binfmtd.host.probe_process import Attempt
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import Where, find_to_look
 from binfmtd.model.stand_in import is_stand_in

@@ -15,7 +15,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.errors import FormatError, StoreError, UsageError
 from binfmtd.formats.elf_settings import add_settings, check_settings
-from binfmtd.host.probe import EXIT_STATUS
+from binfmtd.host.probe_process import EXIT_STATUS
 from binfmtd.host.progress import ends
 
 _SECONDS = 5.0  # without progress, after which an emulator is killed

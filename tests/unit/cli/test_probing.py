@@ -6,7 +6,7 @@ from support import Closing
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli import probing
 from binfmtd.cli.probing import probe, way
-from binfmtd.host.probe import Attempt
+from binfmtd.host.probe_process import Attempt
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Registration
 

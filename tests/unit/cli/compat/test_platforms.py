@@ -6,7 +6,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.levels import LEVELS
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name, native_architecture, supported, survey
-from binfmtd.host.probe import Attempt
+from binfmtd.host.probe_process import Attempt
 
 PROGRAMS = {tiny_program(row): name for name, row in CATALOG.items()} | {
     program: f"{name}/{level}" for name, levels in LEVELS.items() for level, program in levels.items()
