@@ -18,7 +18,7 @@ from binfmtd.files.atomic import KINDS, reading
 from binfmtd.files.paths import Chain, resolve
 from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, parse_elf
 from binfmtd.formats.mountinfo import parse_mountinfo
-from binfmtd.host.facts import native_header
+from binfmtd.host.facts import OWN_PROGRAM, native_header
 from binfmtd.host.interpreters import HEAD_BYTES, read_head
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Opened, Refusal
@@ -67,7 +67,7 @@ class Programs:
         """Return the file now at the interpreter's path, as if F had opened it; our own program if we can read none."""
         path = entry.registration.interpreter if entry.registration else ""
         readable = os.path.isfile(path) and os.access(path, os.R_OK)
-        return Opened(read_head(path), path) if readable else Opened(read_head("/proc/self/exe"), "")
+        return Opened(read_head(path), path) if readable else Opened(read_head(OWN_PROGRAM), "")
 
     def load(self, file: Opened) -> Refusal | None:  # noqa: PLR0911  each case has its own result
         """Return None if the ELF loader runs the program, else its refusal."""

@@ -8,6 +8,10 @@ from binfmtd.errors import FormatError
 from binfmtd.files.environment import in_user_namespace, shares_root_with_init
 from binfmtd.model.guard import NativeHeader
 
+# The file that the kernel runs for this thread.  In a container for another machine that is the emulator: emulators
+# replace /proc/self/exe by the file that they run (do_guest_openat in QEMU's linux-user/syscall.c), but not this path.
+OWN_PROGRAM = "/proc/thread-self/exe"
+
 
 def kernel_version() -> tuple[int, int]:
     """Return the major and minor version of the running kernel; (0, 0) if its release begins with no such numbers."""
@@ -35,11 +39,11 @@ def judges_paths() -> bool:
 
 
 def native_header() -> NativeHeader:
-    """Return the ELF header of the program that runs this code.
+    """Return the ELF header of the program that runs this code: of the emulator, if this process is emulated.
 
     If its file cannot be read: a header with the right word size and byte order, and machine 0.
     """
-    for path in ("/proc/self/exe", sys.executable):
+    for path in (OWN_PROGRAM, sys.executable):
         try:
             with open(path, "rb") as file:
                 return NativeHeader.parse(file.read(64))

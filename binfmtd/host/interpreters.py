@@ -9,6 +9,7 @@ from binfmtd.files.atomic import read_regular, read_start, reading
 from binfmtd.files.paths import Seen, resolve
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
+from binfmtd.host.facts import OWN_PROGRAM
 from binfmtd.model.desired import FileIdentity, InterpreterFacts
 from binfmtd.model.emulator_version import MANIFEST
 from binfmtd.model.entry import Entry
@@ -125,7 +126,7 @@ def program_heads(native: NativeHeader) -> tuple[bytes, ...]:
     Most programs have the same head even in fields that may differ, such as the offset of the program headers.
     Python's may be an exception.
     """
-    heads = (read_head("/proc/self/exe"), read_head("/bin/sh"))
+    heads = (read_head(OWN_PROGRAM), read_head("/bin/sh"))
     return tuple(dict.fromkeys(head for head in heads if native.is_of(head)))
 
 

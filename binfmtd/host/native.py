@@ -4,18 +4,22 @@
 * If such a namespace is forbidden, they run directly, provided that no enabled entry takes the program's header.
 * A program that was killed by SIGSYS did start: a seccomp filter forbade its first call (systemd's
   SystemCallArchitectures=native).
-* A table of families decides only where neither way is possible.
+* A table of families decides only where neither way is possible.  In a container for another machine, an emulator
+  runs this process, and uname(2) names that machine.  So the file counts that the kernel itself runs.
 """
 
 import os
 import signal
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from errno import EAGAIN
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.program import tiny_program
 from binfmtd.errors import PASSING
+from binfmtd.host.facts import OWN_PROGRAM
+from binfmtd.host.interpreters import read_head
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes
 
@@ -47,8 +51,16 @@ def find_native(observed: ObservedState | None) -> frozenset[str]:
             for architecture in CATALOG.values()
             if not _taken(program := tiny_program(architecture), observed) and (answer := runs(program)) is not None
         }
-    family = _FAMILIES.get(os.uname().machine, set())
+    family = _family()
     return frozenset(name for name in CATALOG if answers.get(name, name in family))
+
+
+def _family() -> AbstractSet[str]:
+    """Return QEMU's names of what certainly runs on this machine."""
+    named = _FAMILIES.get(os.uname().machine, set())
+    head = read_head(OWN_PROGRAM)
+    ours = {architecture.name for architecture in CATALOG.values() if takes(architecture.match, head)}
+    return named if ours & named or not ours else ours.union(*(_FAMILIES.get(name, set()) for name in ours))
 
 
 def runs(program: bytes) -> bool | None:

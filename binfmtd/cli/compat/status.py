@@ -6,6 +6,7 @@ from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import native_architecture, supported, survey
 from binfmtd.errors import BinfmtdError, MountError, ProbeError
 from binfmtd.formats.register_line import to_bytes
+from binfmtd.host.facts import OWN_PROGRAM
 from binfmtd.host.interpreters import read_head
 from binfmtd.host.probe import Prober
 from binfmtd.host.probe_process import Attempt
@@ -23,7 +24,7 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
     is null.
     """
     problem: BinfmtdError | None = None
-    native = native_architecture(read_head("/proc/self/exe"))
+    native = native_architecture(read_head(OWN_PROGRAM))
     attempts: dict[str, Attempt] = {}
     try:
         with Prober() as probe:

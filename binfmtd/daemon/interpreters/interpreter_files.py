@@ -28,6 +28,7 @@ from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.files.paths import resolve
 from binfmtd.files.trust import Trust
 from binfmtd.host.bounded import BoundedCalls
+from binfmtd.host.facts import OWN_PROGRAM
 from binfmtd.host.interpreters import file_identity, look_at, read_head, watched
 from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
@@ -111,7 +112,7 @@ class InterpreterFiles:
         self._remote_devices: frozenset[int] | None = None  # read by the first look of a batch; None: not read yet
         self._heads = BoundedCalls(PATIENCE, starting=HANGS)
         self._fingerprints = BoundedCalls(_SHORT)
-        self._own_head = read_head("/proc/self/exe")
+        self._own_head = read_head(OWN_PROGRAM)
         self._news = False  # facts have changed since ``looked`` was called
         self.caught_up = False  # since then, facts about a path that was out of date have come
 
