@@ -51,11 +51,11 @@ def find_native(observed: ObservedState | None) -> frozenset[str]:
             for architecture in CATALOG.values()
             if not _taken(program := tiny_program(architecture), observed) and (answer := runs(program)) is not None
         }
-    family = _family()
+    family = certainly_native()
     return frozenset(name for name in CATALOG if answers.get(name, name in family))
 
 
-def _family() -> AbstractSet[str]:
+def certainly_native() -> AbstractSet[str]:
     """Return QEMU's names of what certainly runs on this machine."""
     named = _FAMILIES.get(os.uname().machine, set())
     head = read_head(OWN_PROGRAM)

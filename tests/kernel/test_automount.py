@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.automount import Automount, AutomountError
-from support.cli import BINFMTD
-from support.daemon import CONFIG, StartDaemon
+from support.daemon import CONFIG, StartDaemon, pause_and_resume
 from support.instance import Instance
 from support.waiting import wait_until
 
@@ -37,9 +36,7 @@ def test_the_loop_does_not_wait(
         instance.remove(removed)  # so the daemon is at work
     automount.unmount()
     automount.wait()
-    for command in ("pause", "resume"):
-        result = instance.run([*BINFMTD, command, "--state-dir", str(daemon.state_directory)])
-        assert result.returncode == 0, result.stderr
+    pause_and_resume(instance, daemon)
     daemon.wait_status(lambda status: status["state"] == "degraded" and "automount" in status["problem"])
     automount.answer()
     wait_until(lambda: "one" in instance.names(), what="an entry in the new instance")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from binfmtd.report.status_json import SHAPE, fits
+from support.cli import BINFMTD
 from support.instance import Instance
 from support.waiting import SLOWNESS, deadline_in, wait_until
 
@@ -229,6 +230,19 @@ class Daemon:
 
 
 StartDaemon = Callable[..., Daemon]  # the fixture ``start_daemon``
+
+
+def pause_and_resume(instance: Instance, daemon: Daemon) -> None:
+    """Run both commands; the daemon has to apply both.
+
+    A call waits for 10 s, on any machine: on one that is N times slower, it may take N calls.
+    """
+    for command in ("pause", "resume"):
+        call = [*BINFMTD, command, "--state-dir", str(daemon.state_directory)]
+        result, calls = instance.run(call), 1
+        while result.returncode and calls < SLOWNESS:
+            result, calls = instance.run(call), calls + 1
+        assert result.returncode == 0, result.stderr
 
 
 def _parse(line: str) -> dict[str, Any]:

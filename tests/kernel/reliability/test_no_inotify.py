@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import Times
 from support.cli import BINFMTD
-from support.daemon import CONFIG, Daemon, StartDaemon
+from support.daemon import CONFIG, Daemon, StartDaemon, pause_and_resume
 from support.instance import MOUNT_POINT, Instance
 from support.waiting import SLOWNESS, wait_until
 
@@ -61,12 +61,7 @@ def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, lim
     assert LIMITS[limit] in trouble["reason"]
     assert trouble["reason"] in str(status)
     assert not daemon.logs("directory_unwatched")
-    for command in ("pause", "resume"):
-        call = [*BINFMTD, command, "--state-dir", str(daemon.state_directory)]
-        result, calls = instance.run(call), 1
-        while result.returncode and calls < SLOWNESS:  # each call waits for 10 s, on any machine
-            result, calls = instance.run(call), calls + 1
-        assert result.returncode == 0, result.stderr
+    pause_and_resume(instance, daemon)
     allow(instance, limit, PLENTY)
     daemon.wait_converged()
     daemon.wait_for_log("trouble_over")

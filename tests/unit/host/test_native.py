@@ -16,7 +16,7 @@ def test_an_emulator_does_not_hide_the_machine(monkeypatch: pytest.MonkeyPatch) 
     if here not in MACHINES:
         pytest.skip(f"no other machine is known for {here}")
     (emulated,) = MACHINES - {here}
-    expected = native._family()
+    expected = native.certainly_native()
     assert here in expected
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=emulated))
-    assert native._family() == expected
+    assert native.certainly_native() == expected
