@@ -19,6 +19,8 @@ from support.waiting import IN_Q_OVERFLOW, SLOWNESS, DirectoryWatch, wait_until
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.host.native import find_native
 
+E_VERSION = "".join(f"\\x{byte:02x}" for byte in (1).to_bytes(4, sys.byteorder))  # in each program's ELF header
+
 
 def repaired(instance: Instance) -> None:
     """Wait until the proper entry stands, without a stand-in of it."""
@@ -320,7 +322,7 @@ def test_a_damaged_file_of_an_earlier_daemon(start_daemon: StartDaemon, name: st
     daemon.wait_converged()
 
 
-@pytest.mark.parametrize(("offset", "magic"), [(20, r"\x01\x00\x00\x00"), (2, "/bin/sh")])
+@pytest.mark.parametrize(("offset", "magic"), [(20, E_VERSION), (2, "/bin/sh")])
 def test_a_late_magic_may_take_native_programs_too(
     instance: Instance, start_daemon: StartDaemon, offset: int, magic: str
 ) -> None:

@@ -12,6 +12,9 @@ from support.starts import AT_PHDR, AT_PHNUM, EXIT_STATUS, KINDS, Start, program
 
 from binfmtd.catalog.architectures import CATALOG
 
+pytestmark = pytest.mark.skipif(
+    os.uname().machine not in ("x86_64", "aarch64"), reason="settings are for x86_64 and aarch64 hosts"
+)
 # The other of the two machines that start.c is for, and two of its processors.
 FOREIGN, *PROCESSORS = {
     "aarch64": ("x86_64", "Nehalem", "max"),
