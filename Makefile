@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench picture screenshots \
-    test-deb-arm64 test-packages test-reproducible lint-ansible sbom man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
+    test-deb-arm64 test-packages test-reproducible test-multi-arch lint-ansible sbom man docs deep-programs completions sdist deb rpm one-file install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -112,13 +112,19 @@ $(VENV)/.stamp-sbom: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[sbom]'
 	@touch $@
 
+MULTI_ARCH := tests/docker/test_multi_arch.py
+DOCKER_NEEDS = docker.io 'command -v dockerd' docker-cli 'command -v docker' docker-buildx 'docker buildx version' \
+    docker-compose 'docker compose version' docker-registry 'command -v docker-registry' iptables 'command -v iptables' \
+    slirp4netns 'command -v slirp4netns' gcc-riscv64-linux-gnu 'command -v riscv64-linux-gnu-gcc' \
+    libc6-dev-riscv64-cross 'test -e /usr/riscv64-linux-gnu/include/stdio.h' mmdebstrap 'command -v mmdebstrap' \
+    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 test-docker: setup ## run the images with a real Docker Engine, which has networks, files and binfmt_misc of its own; needs root
-	@$(NEED) docker.io 'command -v dockerd' docker-cli 'command -v docker' docker-buildx 'docker buildx version' \
-	    docker-compose 'docker compose version' docker-registry 'command -v docker-registry' iptables 'command -v iptables' \
-	    slirp4netns 'command -v slirp4netns' gcc-riscv64-linux-gnu 'command -v riscv64-linux-gnu-gcc' \
-	    libc6-dev-riscv64-cross 'test -e /usr/riscv64-linux-gnu/include/stdio.h' mmdebstrap 'command -v mmdebstrap' \
-	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
-	$(BIN)/python -m pytest -m '' --ignore=$(REPRODUCIBLE_DOCKER) tests/docker
+	@$(NEED) $(DOCKER_NEEDS)
+	$(BIN)/python -m pytest -m '' --ignore=$(REPRODUCIBLE_DOCKER) --ignore=$(MULTI_ARCH) tests/docker
+
+test-multi-arch: setup ## build the images for amd64, and for arm64 in our own emulator, and run them with Docker Engine; CI leaves it out; needs root
+	@$(NEED) $(DOCKER_NEEDS) skopeo 'command -v skopeo'
+	$(BIN)/python -m pytest -m '' $(MULTI_ARCH)
 
 test-cluster: setup $(VENV)/.stamp-containers ## test the DaemonSet and the Helm chart on a real Kubernetes 1.20 node, which is built once (7 minutes); 30 minutes, needs root
 	@$(NEED) docker.io 'command -v dockerd' docker-cli 'command -v docker' docker-buildx 'docker buildx version' \

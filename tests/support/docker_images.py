@@ -56,11 +56,25 @@ def base_archive() -> Path:
     """Return the archive of a base as bare as Debian's slim image, with the settings that pip needs on this machine."""
     BUILD.mkdir(parents=True, exist_ok=True)
     archive = BUILD / "base.tar"
+    downloads.make([*DEBOOTSTRAP, *_pip_hooks(), str(archive)], archive)
+    return archive
+
+
+def foreign_base_archive(engine: Engine, machine: str) -> Path:
+    """Return such an archive for another machine, whose programs have to run in the engine."""
+    archive, made = BUILD / f"base-{machine}.tar", engine.directory / "base.tar"
+    if not archive.exists():
+        options = [f"--architectures={machine}", "--skip=check/qemu"]  # that one needs the package arch-test
+        downloads.make(engine.entering([*DEBOOTSTRAP, *options, *_pip_hooks(), str(made)]), made)
+        shutil.copy(made, archive)
+    return archive
+
+
+def _pip_hooks() -> list[str]:
     settings, hooks = pip_settings(), []
     if certificates := settings.pop("cert", None):
         settings["cert"] = "/usr/local/share/pip.crt"
         hooks.append(f"--customize-hook=install -m 644 {certificates} $1{settings['cert']}")
     lines = "\\n".join(["[global]", *(f"{key} = {value}" for key, value in settings.items())])
     hooks.append(f"--customize-hook=printf '{lines}\\n' >$1/etc/pip.conf")
-    downloads.make([*DEBOOTSTRAP, *hooks, str(archive)], archive)
-    return archive
+    return hooks
