@@ -93,6 +93,28 @@ def make_directories(path: str) -> None:
 
 
 @contextmanager
+def directories(path: str) -> Iterator[None]:
+    """Make a directory and those above it, as ``make_directories`` does, durably.
+
+    At the end remove those that did not exist before and are empty, also if anything is raised.  Raises OSError.
+    """
+    missing: list[str] = []
+    above = path
+    while not os.path.lexists(above) and above not in missing:
+        missing.append(above)
+        above = os.path.dirname(above)
+    try:
+        make_directories(path)
+        for made in missing:
+            sync_directory(os.path.dirname(made))
+        yield
+    finally:
+        with suppress(OSError):
+            for made in missing:  # the deepest first
+                os.rmdir(made)
+
+
+@contextmanager
 def _replacing(path: str, mode: int, *, durable: bool) -> Iterator[int]:
     """Yield the descriptor of a temporary file beside ``path``, which replaces it at the end.
 

@@ -49,7 +49,9 @@ class StoreCli:
         return [version["name"] for version in self.checked("list", "--json").json]
 
     def hidden(self) -> list[str]:
-        """Return what is in the store's directory beside versions."""
+        """Return what is in the store's directory beside versions; nothing if there is no such directory."""
+        if not self.path.exists():
+            return []
         return sorted(name for name in os.listdir(self.path) if name.startswith("."))
 
     def manifest(self, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from errno import EACCES, EPERM, EXDEV
 from typing import NamedTuple
 
 from binfmtd.errors import FormatError, StoreError, UsageError
-from binfmtd.files.atomic import make_directories, read_regular, sync_directory, write_atomically
+from binfmtd.files.atomic import directories, make_directories, read_regular, sync_directory, write_atomically
 from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
 from binfmtd.files.trust import Trust, untrusted
@@ -144,28 +144,39 @@ class Store:
     def preparing(self) -> Iterator[Prepared]:
         """Yield the place for a new version, and remove it at the end; ``add`` takes the version from there.
 
-        Raises StoreError, also for each OSError that is about the store: nothing is then left in it.
+        A store's directory that was missing is made, and removed again if nothing was added.  Raises StoreError, also
+        for each OSError that is about the store: nothing is then left in it.
         """
         self.check_trust()
         try:
-            there = os.path.isdir(self.path)
-            make_directories(self.path)
-            if not there:
-                sync_directory(os.path.dirname(self.path))
-            self.check_trust()
-            self._check_executable()
-            with self._locked():
-                self._remove_leftovers()
-                os.mkdir(place := self._hidden("new"), 0o700)
-                lock = _lock(place)
-            try:
-                os.mkdir(os.path.join(place, _VERSION), 0o700)
-                yield Prepared(place)
-            finally:
-                _remove_tree(place)
-                os.close(lock)
+            with directories(self.path):
+                self.check_trust()
+                place, lock = self._place()
+                try:
+                    self._check_executable()
+                    os.mkdir(os.path.join(place, _VERSION), 0o700)
+                    yield Prepared(place)
+                finally:
+                    _remove_tree(place)
+                    os.close(lock)
         except OSError as error:
             raise self._failed(error, "nothing was added") from error
+
+    def _place(self) -> tuple[str, int]:
+        """Make a hidden directory for one command, and return it with the descriptor of its lock.
+
+        Raises StoreError and OSError.
+        """
+        with suppress(FileNotFoundError):  # another command that failed has just removed the directory that it had made
+            return self._new_place()
+        make_directories(self.path)
+        return self._new_place()
+
+    def _new_place(self) -> tuple[str, int]:
+        with self._locked():
+            self._remove_leftovers()
+            os.mkdir(place := self._hidden("new"), 0o700)
+            return place, _lock(place)
 
     def add(self, prepared: Prepared, name: str, manifest: Manifest) -> bool:
         """Add a prepared version; return False if the same files are there under this name.

@@ -357,9 +357,7 @@ def test_a_command_that_ends(store: StoreCli, monkeypatch: pytest.MonkeyPatch) -
                 shutil.rmtree(os.path.join(path, name))
         return names
 
-    with Store(str(store.path)).preparing():
-        pass
-    (store.path / ".new-0123456789abcdef").mkdir()
+    (store.path / ".new-0123456789abcdef").mkdir(parents=True)
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", and_the_other_ends)
         with Store(str(store.path)).preparing():
