@@ -1,10 +1,12 @@
 """Write the .dist-info directory of the package: ``python packaging/dist_info.py DIRECTORY VERSION``.
 
-Without a VERSION only remove what an earlier run wrote.
+Without a VERSION remove each such directory of the package, also one that pip wrote.
 
 ``make install`` copies the package without pip.  With this directory importlib.metadata, pip and a distribution's tools
 know that binfmtd is installed, its version and what it requires.  It has no RECORD, so pip refuses to remove the
-package: ``make uninstall`` or the package manager does that.  One that pip wrote stays, so that pip can upgrade.
+package: ``make uninstall`` or the package manager does that.  An installation leaves one that pip wrote, so that pip
+can upgrade.  ``make uninstall`` removes the package's files, pip's among them, and so removes pip's directory as well:
+pip would list a package that is not there.
 
 Format: https://packaging.python.org/en/latest/specifications/recording-installed-packages/
 """
@@ -19,16 +21,15 @@ INSTALLER = "make install\n"
 EXTRAS = ("metrics",)  # the others are for developers
 
 
-def remove(directory: Path) -> bool:
-    """Remove what ``write`` wrote; return False if another installer's directory is there.  Raises OSError."""
-    alone = True
-    for made in directory.glob("binfmtd-*.dist-info"):
-        installer = made / "INSTALLER"
-        if installer.is_file() and installer.read_text(encoding="utf-8") == INSTALLER:
-            shutil.rmtree(made)
-        else:
-            alone = False
-    return alone
+def directories(directory: Path) -> list[Path]:
+    """Return the .dist-info directories of the package, whichever installer wrote them."""
+    return [*directory.glob("binfmtd-*.dist-info")]
+
+
+def is_ours(made: Path) -> bool:
+    """Return True for a directory that ``write`` has written.  Raises OSError."""
+    installer = made / "INSTALLER"
+    return installer.is_file() and installer.read_text(encoding="utf-8") == INSTALLER
 
 
 def write(directory: Path, version: str) -> None:
@@ -60,6 +61,15 @@ def write(directory: Path, version: str) -> None:
         (made / name).chmod(0o644)
 
 
+def main(directory: Path, version: str | None = None) -> None:
+    """Write the directory of this version, or remove each directory of the package.  Raises OSError."""
+    there = directories(directory)
+    for made in there:
+        if version is None or is_ours(made):
+            shutil.rmtree(made)
+    if version is not None and all(not made.exists() for made in there):
+        write(directory, version)
+
+
 if __name__ == "__main__":
-    if remove(Path(sys.argv[1])) and len(sys.argv) > 2:
-        write(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -108,15 +108,3 @@ def test_a_strict_umask(tmp_path: Path) -> None:
     assert run(["sh", "-c", install]).status == 0
     paths = [path for path in (tmp_path / "tree").rglob("*") if path.stat().st_mode & 0o004 == 0]
     assert paths == []
-
-
-def test_what_pip_installed_stays_pips(tmp_path: Path) -> None:
-    """If pip installed the package, as in a virtual environment, its .dist-info stays, so that pip can upgrade it."""
-    packages = tmp_path / "usr/lib/python3/dist-packages"
-    of_pip = packages / "binfmtd-0.0.1.dist-info"
-    of_pip.mkdir(parents=True)
-    (of_pip / "INSTALLER").write_text("pip\n")
-    command = ("make", "-C", str(CHECKOUT), f"DESTDIR={tmp_path}", "PREFIX=/usr")
-    for target in ("install", "uninstall"):
-        assert run([*command, target]).status == 0
-        assert list(packages.glob("*.dist-info")) == [of_pip]
