@@ -328,6 +328,7 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	install -d "$(DESTDIR)$(DOC)/examples"
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
 	cp -R docs README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE "$(DESTDIR)$(DOC)"
+	$(INSTALL_PYTHON) packaging/installed_documents.py "$(DESTDIR)$(DOC)"
 	chmod -R u=rwX,go=rX "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	@test -d build/man -a -d build/completions || echo "make: without manual pages and completions: run make man completions, and make install again"
 	for page in $(MANUALS); do ! test -e build/man/$$page || \

@@ -4,53 +4,17 @@ The tests that the documents name exist, too.
 """
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from support.links import broken, links
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 CITED = re.compile(r"`((?:\w+/)*test_\w+(?:\.py)?)`")
 RULE = re.compile(r"(?m)^\|.*\| ([^|]+) \|$")  # of a table: its last column has the test
 CLICKS = 2
-
-
-def without_code(text: str) -> str:
-    return re.sub(r"`[^`\n]+`", "", re.sub(r"(?ms)^```.*?^```$", "", text))
-
-
-@cache
-def links(page: Path) -> list[str]:
-    """Return the relative links of a page; one in a block or a span of code is none."""
-    found = LINK.findall(without_code(page.read_text(encoding="utf-8")))
-    return [target for target in found if not re.match(r"[a-z]+:", target)]
-
-
-@cache
-def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub gives to the headings of a page."""
-    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text(encoding="utf-8"))
-    found: dict[str, int] = {}
-    names = set()
-    for heading in re.findall(r"(?m)^#{1,6} (.+)$", text):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-        name = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
-        names.add(f"{name}-{found[name]}" if name in found else name)
-        found[name] = found.get(name, 0) + 1
-    return names
-
-
-def broken(page: Path) -> Iterator[str]:
-    for target in links(page):
-        path, _, anchor = target.partition("#")
-        file = (page.parent / path).resolve() if path else page
-        if not file.exists():
-            yield f"{target}: no such file"
-        elif anchor and anchor not in anchors(file):
-            yield f"{target}: no such heading"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
