@@ -14,10 +14,11 @@ _SUGGESTIONS = 3
 _BY_NAME = {name.lower().removeprefix("linux/"): row for row in CATALOG.values() for name in (row.name, *row.aliases)}
 
 
-def find(name: str) -> Architecture:
+def find(name: str, also: Iterable[str] = ()) -> Architecture:
     """Return the architecture of this name.
 
-    Raises FormatError, with the nearest names, for an unknown one.
+    Raises FormatError for an unknown one, with the nearest names and the nearest of the words that have another meaning
+    in this place.
     """
     wanted = name.strip().lower().removeprefix("linux/")
     plain, slash, variant = wanted.partition("/")
@@ -28,7 +29,7 @@ def find(name: str) -> Architecture:
         return architecture
     else:
         choices = [plain, *(f"{plain}/{known}" for known in architecture.variants)]
-    hint = did_you_mean(wanted, choices) or "`binfmtd arch` lists the known ones"
+    hint = did_you_mean(wanted, [*choices, *also]) or "`binfmtd arch` lists the known ones"
     raise FormatError(f"unknown architecture {name.strip()!r}: {hint}")
 
 

@@ -95,7 +95,7 @@ def _raising_value_error(check: Callable[[str], Any]) -> Callable[[object], Any]
 
 
 def _architecture(text: str) -> str:
-    find(text)
+    find(text, also=_emulators_keys())  # as in [emulators.pahts]
     return text
 
 
@@ -218,6 +218,10 @@ class EmulatorsTable(TypedDict, total=False):
     by_architecture: dict[ArchitectureKey, Annotated[ArchitectureTable, AfterValidator(_one_choice)]]
 
 
+def _emulators_keys() -> set[str]:
+    return set(EmulatorsTable.__annotations__) - {BY_ARCHITECTURE}
+
+
 def _apart(table: object) -> object:
     """Return ``[emulators]`` with the tables of architectures under ``BY_ARCHITECTURE``.
 
@@ -226,11 +230,11 @@ def _apart(table: object) -> object:
     """
     if not isinstance(table, dict):
         return table
-    own = set(EmulatorsTable.__annotations__) - {BY_ARCHITECTURE}
     others = {
         key: value
         for key, value in table.items()
-        if key not in {*own, SETTINGS} and (isinstance(value, dict) or _is_known(key) or key == BY_ARCHITECTURE)
+        if key not in {*_emulators_keys(), SETTINGS}
+        and (isinstance(value, dict) or _is_known(key) or key == BY_ARCHITECTURE)
     }
     return {key: value for key, value in table.items() if key not in others} | {BY_ARCHITECTURE: others}
 

@@ -89,6 +89,8 @@ BAD = [
     ("[emulators]\nflags = 'FX'", "emulators.flags", "'X' is not one of P, O, C, F"),
     ("[emulators]\nflags = ['F']", "emulators.flags", "must be a string"),
     ("[emulators.arm46]\nforce = true", "emulators.arm46", "did you mean arm"),
+    ("[emulators.pahts]\na = 1", "emulators.pahts", "unknown architecture 'pahts': did you mean paths? (and 1 more"),
+    ("[emulators.stroe]", "emulators.stroe", "unknown architecture 'stroe': did you mean store?"),
     ("[emulators.arm64]\npaths = ['/x']", "emulators.arm64.paths", "unknown key"),
     ("[emulators.arm64]\nenvironment = {A = '1'}", "emulators.arm64.environment", "`binfmtd emulators configure "),
     ("[emulators]\nenvironment = {A = '1'}", "emulators.environment", "`binfmtd emulators configure VERSION --name"),
