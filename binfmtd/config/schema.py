@@ -153,6 +153,15 @@ def _extension(text: str) -> str:
     return text
 
 
+def _name_pattern(text: str) -> str:
+    if not text:
+        raise FormatError("an empty pattern never matches: write the name of an entry, or remove it")
+    if "/" in text or "\0" in text:
+        letter = "'/'" if "/" in text else "NUL"
+        raise FormatError(f"{text!r} contains {letter}, which no entry's name contains: write the name alone")
+    return text
+
+
 def _textfile(path: str) -> str:
     if not os.path.isabs(path) or not path.endswith(".prom") or "\0" in path:
         raise FormatError(f"{path!r} must be an absolute path that ends in .prom: node_exporter reads no other files")
@@ -168,6 +177,7 @@ InterpreterPattern = Annotated[str, BeforeValidator(_raising_value_error(lambda 
 EntryPattern = Annotated[str, BeforeValidator(_raising_value_error(_pattern))]
 EveryEntryPattern = Annotated[str, BeforeValidator(_raising_value_error(_entry_pattern))]
 ExtensionText = Annotated[str, BeforeValidator(_raising_value_error(_extension))]
+NamePattern = Annotated[str, BeforeValidator(_raising_value_error(_name_pattern))]
 Textfile = Annotated[str, BeforeValidator(_raising_value_error(_textfile))]
 Address = Annotated[tuple[str, int], BeforeValidator(_raising_value_error(parse_address))]
 IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
@@ -298,8 +308,8 @@ class ConfigFile(TypedDict, total=False):
 
     architectures: list[str]
     unmanaged: Annotated[Unmanaged, _Word]
-    keep: list[str]
-    restore: list[str]
+    keep: list[NamePattern]
+    restore: list[NamePattern]
     shadowed: Annotated[Shadowed, _Word]
     on_stop: Annotated[OnStop, _Word]
     # The upper bounds catch typing errors, and keep the deadline within the time that poll(2) can wait (24 days).
