@@ -2,7 +2,11 @@
 
 For example ``sh -c 'kill -SEGV $$'`` gives the status 139, as a shell would.
 
-The command's process group is ours, so a terminal sends ^C to both.  To end the command with *all* its processes, also
+The command's process group is ours, so a terminal sends ^C to both.  A SIGINT that another process sends, as by ``kill
+-INT PID``, is for us alone, and we forward it, as sudo(8) does: ``si_code`` says who sent it (sigaction(2)).  A process
+that sends it to the whole group reaches the command twice.
+
+To end the command with *all* its processes, also
 those that have left the group, this process adopts orphans (PR_SET_CHILD_SUBREAPER in prctl(2)): when a process is
 killed, its child processes become ours and are killed next, until none is left.
 """
@@ -13,7 +17,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
 
@@ -24,6 +29,7 @@ NOT_EXECUTABLE = 126
 TIMED_OUT = 124  # as in timeout(1)
 TO_US = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 BY_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # it sends them to the command as well as to us
+BY_A_PROCESS = 0  # the highest si_code of a signal that a process sent: SI_USER; the terminal's is SI_KERNEL
 _LONGEST = 1e9  # seconds, 32 years: a timer of Python's takes up to 2^63 ns
 
 _Handler = Callable[[int, FrameType | None], object] | signal.Handlers
@@ -71,44 +77,38 @@ def run_command(
     timeout: float | None = None,
     leave_none: bool = False,
 ) -> Outcome:
-    """Run the command to its end.  The terminal signals it directly; other signals we forward.
+    """Run the command to its end.  The terminal signals it directly; signals of other processes we forward.
 
     After ``timeout`` seconds, or when SIGALRM comes from another process, all its processes are killed.  With
     ``leave_none`` this also happens to those that run on when the command has ended.  The daemon is spared.  Raises
     CommandError and SandboxError.
+
+    The signals stay blocked: one that comes now must not interrupt the end of the sandbox.
     """
-    process: int | None = None  # a pidfd, open as long as signals can come
-    early: list[int] = []
-    killed = False
-
-    def send(number: int) -> None:
-        if process is None:
-            early.append(number)
-        else:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(process, number)
-
-    def kill(*_: object) -> None:
-        nonlocal killed
-        killed = True
-        send(signal.SIGKILL)
-
-    handle(TO_US, lambda number, _: send(number))
-    handle(BY_THE_TERMINAL, lambda *_: None)  # not SIG_IGN: the command would inherit that
     adopts = leave_none or timeout is not None
     if adopts:
         from binfmtd.host.syscalls import adopt_orphans
 
-        signal.signal(signal.SIGALRM, kill)
         adopt_orphans()
+    # Those that were ignored from the start (nohup) stay so, also for the command.
+    forwarded = {number for number in (*TO_US, *BY_THE_TERMINAL) if signal.getsignal(number) is not signal.SIG_IGN}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the kernel would not report the command's end
+    awaited = forwarded | {signal.SIGCHLD, *({signal.SIGALRM} if adopts else ())}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+
+    def before_exec() -> None:
+        for number in awaited:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if before is not None:
+            before()
+
     started = time.monotonic()
-    child = _start(command, environment, before)
-    process = os.pidfd_open(child.pid)
-    for number in early:
-        send(number)
+    child = _start(command, environment, before_exec)
     if adopts:
         signal.setitimer(signal.ITIMER_REAL, min(timeout or 0, _LONGEST))  # 0: no timer
-        _wait(child, daemon)
+    killed = _wait(child, awaited, daemon if adopts else None)
+    if adopts:
         signal.setitimer(signal.ITIMER_REAL, 0)
     status = child.wait()
     seconds = time.monotonic() - started
@@ -118,9 +118,7 @@ def run_command(
     return Outcome(TIMED_OUT if timed_out else status if status >= 0 else 128 - status, seconds, timed_out)
 
 
-def _start(
-    command: list[str], environment: dict[str, str], before: Callable[[], None] | None
-) -> subprocess.Popen[bytes]:
+def _start(command: list[str], environment: dict[str, str], before: Callable[[], None]) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(command, env=os.environ | environment, preexec_fn=before)  # noqa: PLW1509  one thread
     except FileNotFoundError:
@@ -138,14 +136,36 @@ def _start(
         ) from None
 
 
-def _wait(child: subprocess.Popen[bytes], daemon: subprocess.Popen[bytes]) -> None:
-    """Wait for the command.  Meanwhile collect orphans that have ended: a build can leave thousands of them."""
+def _wait(
+    child: subprocess.Popen[bytes], awaited: AbstractSet[signal.Signals], daemon: subprocess.Popen[bytes] | None
+) -> bool:
+    """Wait for the command's end, and forward signals to it; return True if SIGALRM came, for which it is killed.
+
+    With a daemon, all other child processes are orphans.
+    """
+    killed = False
     while child.poll() is None:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        assert ended is not None  # noqa: S101  for the type checker: that is so only with WNOHANG
+        signalled = signal.sigwaitinfo(awaited)
+        number = signalled.si_signo
+        if number == signal.SIGCHLD:
+            if daemon is not None:
+                _collect_orphans(child, daemon)
+        elif number == signal.SIGALRM:
+            killed = True
+            child.kill()
+        elif number in TO_US or signalled.si_code <= BY_A_PROCESS:
+            child.send_signal(number)
+    return killed
+
+
+def _collect_orphans(child: subprocess.Popen[bytes], daemon: subprocess.Popen[bytes]) -> None:
+    """Collect the child processes that have ended, but not the command: a build can leave thousands of orphans."""
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is not None:
+        if ended.si_pid == child.pid:
+            return
         if ended.si_pid == daemon.pid:
             daemon.poll()
-        elif ended.si_pid != child.pid:
+        else:
             os.waitpid(ended.si_pid, 0)
 
 
