@@ -3,8 +3,11 @@
 The first namespaces of a kernel have fixed numbers.  Source: include/linux/proc_ns.h.
 """
 
+import errno
+import fcntl
 import os
 
+_NS_GET_USERNS = 0xB701  # linux/nsfs.h
 _INITIAL_USER = "user:[4026531837]"
 _INITIAL_PID = "pid:[4026531836]"
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
@@ -15,6 +18,22 @@ _MANAGER_FILE = "/run/systemd/container"
 def in_user_namespace() -> bool:
     """Return True in a user namespace other than the kernel's first; False without /proc."""
     return _namespace("user") not in (_INITIAL_USER, "")
+
+
+def owns_mount_namespace() -> bool:
+    """Return False if our mount namespace belongs to a user namespace around ours, which forbids each mount in it.
+
+    After `unshare --user` alone it does.  Source: ns_get_owner in kernel/user_namespace.c, which then returns EPERM.
+    """
+    try:
+        namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.close(fcntl.ioctl(namespace, _NS_GET_USERNS))
+        finally:
+            os.close(namespace)
+    except OSError as error:
+        return error.errno != errno.EPERM
+    return True
 
 
 def shares_first_processes() -> bool:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
-from binfmtd.files.environment import container_manager, in_pod, in_user_namespace
+from binfmtd.files.environment import container_manager, in_pod, in_user_namespace, owns_mount_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.host.facts import may_mount
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load, why_no_directory
@@ -291,17 +291,23 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
             "new /proc over it: install drop-ins/before-253.conf (docs/systemd.md)"
         )
     if in_user_namespace():
-        bind = f"in a pod: a hostPath volume of {PARENT}" if in_pod() else f"in a container: {bind_option()}"
-        # A service of systemd may not mount unless a drop-in gives it the capability.  It may have a new /proc, with
-        # the mounts that the old one had at its start: a later mount does not appear there.
-        by_hand = f"{mounting} and then `systemctl restart binfmtd`"
-        own = by_hand if _is_service() and not may_mount() else "--own-instance"
-        return (
-            f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
-            f"would hide the host's handlers in it for good: bind the host's into it ({bind}), or mount a separate "
-            f"instance for this namespace with {own}"
-        )
+        return why_not_mounted_here(directory)
     return _how_to_mount(directory, mounting)
+
+
+def why_not_mounted_here(directory: str) -> str:
+    """Return why nothing is mounted in a user namespace without ``own_instance``, with the remedies."""
+    bind = f"in a pod: a hostPath volume of {PARENT}" if in_pod() else f"in a container: {bind_option()}"
+    # A service of systemd may not mount unless a drop-in gives it the capability.  It may have a new /proc, with the
+    # mounts that the old one had at its start: a later mount does not appear there.
+    by_hand = f"`mount -t binfmt_misc binfmt_misc {directory}` and then `systemctl restart binfmtd`"
+    option = "--own-instance" if owns_mount_namespace() else "--own-instance, after `unshare --mount`"
+    own = by_hand if _is_service() and not may_mount() else option
+    return (
+        f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
+        f"would hide the host's handlers in it for good: bind the host's into it ({bind}), or mount a separate "
+        f"instance for this namespace with {own}"
+    )
 
 
 def _hidden_from_service(directory: str) -> bool:

@@ -77,7 +77,7 @@ def assert_not_mounted(system: System, bind: str, *, served: bool = True) -> Non
     if served:
         assert (mount["level"], "programs of riscv64 run (tested)" in mount["text"]) == ("ok", True)
     else:
-        assert (mount["level"], mount["remedy"]) == ("failure", f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}")
+        assert (mount["level"], mount["remedy"]) == ("failure", "binfmtd run --own-instance")
         assert bind in mount["text"]
     (owner,) = [found for found in doctor["not_seen"] if found["section"] == "user_namespace"]
     assert "if an instance was ever mounted in this user namespace, the host's is hidden for good" in owner["text"]

@@ -7,11 +7,11 @@ from functools import partial
 
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
-from binfmtd.errors import ProbeError
-from binfmtd.files.environment import in_container, in_pod, in_user_namespace
+from binfmtd.errors import MountError, ProbeError
+from binfmtd.files.environment import in_container, in_pod, in_user_namespace, owns_mount_namespace
 from binfmtd.host.facts import may_mount
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, why_no_directory
-from binfmtd.kernel.mount import bind_option
+from binfmtd.kernel.mount import find, why_not_mounted_here
 from binfmtd.kernel.mount_layers import AUTOFS, Layers, Owner, layers, owner_of
 from binfmtd.model.finding import Finding, Level, Section
 
@@ -31,12 +31,13 @@ def of_mount(snapshot: Snapshot) -> Iterator[Finding]:
     """Report what is mounted at the path, what covers it, and whether entries can be written and listed there."""
     mounts = layers(snapshot.directory)
     if snapshot.mounted is None:
-        missing = not_mounted(snapshot.directory, mounts, snapshot.mount_error)
+        own = snapshot.again("run --own-instance")
+        missing = not_mounted(snapshot.directory, mounts, snapshot.mount_error, own)
         running = _running(snapshot) if missing.check == "mounted" else []
         yield (
             served_all_the_same(snapshot.directory, running)
             if running
-            else _from_outside(missing, _PRIVILEGED, _MOUNTED)
+            else _from_outside(missing, _BOUND_IN if in_user_namespace() else _PRIVILEGED, _MOUNTED)
         )
         return
     if snapshot.mounted.sealed:
@@ -80,12 +81,15 @@ def _of_usual_place(usual: Layers) -> Finding:
     )
 
 
-def not_mounted(directory: str, mounts: Layers, why: str) -> Finding:
-    """Report why binfmt_misc is not visible at ``directory``, and what mounts it; ``why`` is the error of ``find``."""
+def not_mounted(directory: str, mounts: Layers, why: str, own: str = "binfmtd run --own-instance") -> Finding:
+    """Report why binfmt_misc is not visible at ``directory``, and what mounts it; ``why`` is the error of ``find``.
+
+    ``own`` is the command that mounts an instance for this user namespace alone.
+    """
     place = shlex.quote(directory)
     top = mounts.top
     if directory == DEFAULT_DIRECTORY and not os.path.isdir("/proc/sys"):
-        return _no_directory(directory)  # what is mounted there is below another /proc
+        return _no_directory(directory, mounts, own)  # what is mounted there is below another /proc
     if top is not None and top.fs_type == AUTOFS:
         text = f"{directory}: an automount is configured, but did not mount binfmt_misc on access"
         return Finding(Section.MOUNT, "automount", Level.FAILURE, text, f"systemctl restart {_AUTOMOUNT}")
@@ -94,23 +98,44 @@ def not_mounted(directory: str, mounts: Layers, why: str) -> Finding:
         text = f"{directory}: a file system of type {top.fs_type} is mounted {beneath}"
         return Finding(Section.MOUNT, "over_mounted", Level.FAILURE, text, f"umount {place}")
     if not os.path.isdir(directory):
-        return _no_directory(directory)
+        return _no_directory(directory, mounts, own)
     if in_user_namespace():
-        return Finding(
-            Section.MOUNT,
-            "mounted",
-            Level.FAILURE,
-            f"{directory}: binfmt_misc is not mounted in this user namespace. An instance of its own hides the host's "
-            "handlers from this namespace for good; a container can bind-mount the host's instance instead "
-            f"({bind_option()})",
-            f"mount -t {FS_TYPE} {FS_TYPE} {place}",
-        )
-    mount = f"mount -t {FS_TYPE} {FS_TYPE} {place}"
-    text = f"{directory}: binfmt_misc is not mounted there" if "not mounted" in why else why
-    return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
+        text = _in_user_namespace(directory, mounts)
+    else:
+        text = f"{directory}: binfmt_misc is not mounted there" if "not mounted" in why else why
+    return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, _mounting(directory, mounts, own))
 
 
-def _no_directory(directory: str) -> Finding:
+def _in_user_namespace(directory: str, mounts: Layers) -> str:
+    if point := _own_instance(mounts):
+        return f"{directory}: binfmt_misc is not mounted there; this user namespace's own instance is at {point}"
+    return why_not_mounted_here(directory)
+
+
+def _own_instance(mounts: Layers) -> str | None:
+    """Return where this user namespace's own instance is mounted, if that can be seen: another mount hides no more."""
+    for line in mounts.elsewhere:
+        try:
+            if owner_of(find(line.point)) is Owner.OWN:
+                return line.point
+        except MountError:
+            continue
+    return None
+
+
+def _mounting(directory: str, mounts: Layers, own: str) -> str:
+    """Return the command that mounts binfmt_misc at ``directory``.
+
+    In a user namespace without an instance of its own, a mount hides the host's handlers for good.  There the command
+    is ``own``, which names that choice.  It is the daemon's, whose mount keeps the instance while it runs; `apply`
+    mounts nothing that would end with it.
+    """
+    if in_user_namespace() and _own_instance(mounts) is None:
+        return own if owns_mount_namespace() else f"unshare --mount {own}"
+    return f"mount -t {FS_TYPE} {FS_TYPE} {shlex.quote(directory)}"
+
+
+def _no_directory(directory: str, mounts: Layers, own: str) -> Finding:
     if directory == DEFAULT_DIRECTORY and os.path.isdir("/proc/sys"):
         text = f"{directory} does not exist: the module binfmt_misc creates it"
         return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, "modprobe binfmt_misc")
@@ -120,8 +145,10 @@ def _no_directory(directory: str) -> Finding:
         if remedy:  # without /proc no mount of binfmt_misc could be found
             return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, remedy)
         directory = "/run/binfmt_misc"
-    place = shlex.quote(directory)
-    mount = f"mkdir -p {place} && mount -t {FS_TYPE} {FS_TYPE} {place}"
+        own = f"{own} --mount {directory}"
+    if in_user_namespace():
+        text = f"{text}; {_in_user_namespace(directory, mounts).removeprefix(f'{directory}: ')}"
+    mount = f"mkdir -p {shlex.quote(directory)} && {_mounting(directory, mounts, own)}"
     return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
 
 

@@ -1,17 +1,23 @@
 """`doctor` finds what is wrong with a host: kernel, module, mount, user namespace, privileges."""
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.cli import run, state, unprivileged_python
+from support.cli import BINFMTD, run, state, unprivileged_python
 from support.doctor import NEEDS_ROOT, ONE, Doctor, StartDaemon, match_of
 from support.instance import Instance
 from support.programs import FOREIGN
+from support.waiting import wait_until
 
+from binfmtd.errors import StateError
 from binfmtd.files.environment import shares_first_processes
 from binfmtd.model.match import Extension
+from binfmtd.report.status_json import read_status
 
 
 def test_all_is_well(doctor: Doctor, start_daemon: StartDaemon, static: Path) -> None:
@@ -96,6 +102,66 @@ def test_unmounted_and_served(doctor: Doctor, emulator: Path, tmp_path: Path) ->
     found = doctor.found("mount", "mounted", "--mount", str(tmp_path))
     assert found["level"] == "ok"
     assert found["text"].endswith(f"handlers still work: programs of {FOREIGN} run (tested)")
+
+
+@pytest.mark.usefixtures("private_instances")
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(("namespaces", "before"), [("-Urm", ""), ("-Ur", "unshare --mount ")])
+def test_unmounted_in_a_user_namespace(
+    doctor: Doctor, static: Path, tmp_path: Path, namespaces: str, before: str, *, there: bool
+) -> None:
+    """A mount would hide the host's handlers: `doctor` says that as `apply` does, and its remedy names that choice."""
+    doctor.type(f"umount {doctor.instance.mount_point}")  # uncovers an empty file system, never the host's
+    place, state_directory, config = tmp_path / "place", tmp_path / "daemon", tmp_path / "one.toml"
+    config.write_text(ONE.format(static))
+    if there:
+        place.mkdir()
+    options = ["--config", str(config), "--mount", str(place), "--state-dir", str(state_directory)]
+    entering = doctor.instance.entering(["unshare", namespaces])
+    findings = run([*entering, *BINFMTD, "doctor", "--json", *options]).json["findings"]
+    (found,) = (each for each in findings if each["section"] == "mount")
+    assert found["level"] == "failure"
+    why = run([*entering, *BINFMTD, "apply", *options]).message
+    if there:
+        assert found["text"] == why
+    assert "would hide the host's handlers in it for good: bind the host's into it" in found["text"]
+    assert "--own-instance" in found["text"]
+    own = f"{before}binfmtd run --own-instance {' '.join(options)}"
+    assert found["remedy"] == (own if there else f"mkdir -p {place} && {own}")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    remedy = subprocess.Popen(
+        [*entering, "env", f"PATH={path}", "sh", "-euc", found["remedy"]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        status = wait_until(lambda: _status(state_directory), what="a daemon that serves")
+        assert status["mount"]["directory"] == str(place)
+    finally:
+        os.killpg(remedy.pid, signal.SIGTERM)
+        remedy.wait()
+
+
+@pytest.mark.usefixtures("private_instances")
+def test_unmounted_in_a_container_that_may_not_mount(doctor: Doctor, tmp_path: Path) -> None:
+    """In a user namespace no new container may mount the host's instance either: the remedy binds it in."""
+    doctor.type(f"umount {doctor.instance.mount_point}")
+    unable = ["env", "container=docker", "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    entering = doctor.instance.entering(["unshare", "-Urm", *unable])
+    findings = run([*entering, *BINFMTD, "doctor", "--json", "--mount", str(tmp_path)]).json["findings"]
+    (found,) = (each for each in findings if each["section"] == "mount")
+    assert found["text"].endswith("; this container may not mount, so run this outside of it:")
+    assert found["remedy"] == "docker run --rm -v /proc/sys/fs/binfmt_misc:/binfmt_misc binfmtd"
+
+
+def _status(directory: Path) -> dict[str, Any]:
+    """Return the status of a daemon that has converged, else an empty one."""
+    try:
+        status: dict[str, Any] = read_status(str(directory))
+    except StateError:
+        return {}
+    return status if status["state"] == "converged" else {}
 
 
 @pytest.mark.parametrize(

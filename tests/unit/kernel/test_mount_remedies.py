@@ -13,6 +13,7 @@ def _user_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mount, "in_user_namespace", lambda: True)
     monkeypatch.setattr(mount, "in_pod", lambda: False)
     monkeypatch.setattr(mount, "may_mount", lambda: True)
+    monkeypatch.setattr(mount, "owns_mount_namespace", lambda: True)
     monkeypatch.setattr(mount, "container_manager", lambda: "")
     monkeypatch.delenv("INVOCATION_ID", raising=False)
 
@@ -54,6 +55,12 @@ def test_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ser
         monkeypatch.setenv("INVOCATION_ID", "1")
     monkeypatch.setattr(mount, "may_mount", lambda: may)
     assert message(tmp_path).endswith("for this namespace with --own-instance")
+
+
+def test_a_mount_namespace_of_an_outer_user_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the kernel forbids each mount, so the remedy begins with a mount namespace of its own."""
+    monkeypatch.setattr(mount, "owns_mount_namespace", lambda: False)
+    assert message(tmp_path).endswith("for this namespace with --own-instance, after `unshare --mount`")
 
 
 def test_a_mount_that_the_service_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
