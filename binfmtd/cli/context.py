@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 from binfmtd.catalog import names
 from binfmtd.cli.options import ALL
+from binfmtd.cli.state import again, state_dir_to_read
 from binfmtd.config.load import load
 from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.entries.reconciler import Reconciler
 from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.daemon.state_files.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.state_files.ledger import Ledger
+from binfmtd.daemon.state_files.state_dir import running_pid
 from binfmtd.errors import MountError
+from binfmtd.files.environment import mounts_outlive_us
 from binfmtd.files.trust import Trust
 from binfmtd.host.facts import boot_id
 from binfmtd.kernel.instance import Instance, Observer
@@ -43,6 +46,15 @@ def observe(directory: str | None) -> ObservedState | None:
             return Observer().observe(instance)
     except MountError:
         return None
+
+
+def not_mounted(given: argparse.Namespace, directory: str) -> str:
+    """Return that no process has binfmt_misc mounted (``Mounted.ours_alone``), and what mounts it at ``directory``."""
+    what = f"{directory}: binfmt_misc is not mounted, so there are no entries"
+    if running_pid(state_dir_to_read(given)) is not None:
+        return f"{what}: a daemon runs, and should mount it: see its problem in `{again(given, 'status')}`"
+    command = again(given, "apply" if mounts_outlive_us() else "run")
+    return f"{what}: run `{command}`, which mounts it and registers handlers"
 
 
 def reconciler(

@@ -1,7 +1,8 @@
-"""The state directory that a command line means."""
+"""The state directory that a command line means, and another command line that means the same places."""
 
 import argparse
 import os
+import shlex
 
 from binfmtd.daemon.state_files.state_dir import ROOT_STATE_DIR, default_state_dir
 from binfmtd.errors import StateError
@@ -35,6 +36,15 @@ def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
         return state_dir(arguments)
     except StateError:
         return None
+
+
+def again(given: argparse.Namespace, command: str) -> str:
+    """Return a command of binfmtd with the --config, --mount and --state-dir of the command line ``given``."""
+    words = ["binfmtd", *command.split()]
+    for option in ("config", "mount", "state_dir"):
+        if (value := getattr(given, option)) is not None:
+            words += [f"--{option.replace('_', '-')}", value]
+    return shlex.join(words)
 
 
 def for_another_daemon() -> str:

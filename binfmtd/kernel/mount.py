@@ -10,6 +10,7 @@ handlers in there for good (fs/binfmt_misc.c, load_binfmt_misc).
 
 import os
 import re
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it
 _REMOTE = re.compile(
     rb" - (?:nfs4?|cifs|smb3|9p|ceph|fuse\S*|afs|lustre|gfs2|ocfs2|orangefs|coda|virtiofs|vboxsf|prl_fs|acfs) "
 )
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h: the kernel's clock for the times of files
 MOUNT_TABLE = "/proc/self/mountinfo"
 PARENT = os.path.dirname(DEFAULT_DIRECTORY)
 # The option that binds the host's instance into a container: of docker and podman, and of other managers.
@@ -51,6 +53,8 @@ class Mounted(NamedTuple):
     this mount namespace keeps the instance.
     ``created``: when the instance was created, in nanoseconds (``created_at``); 0: not known.  The kernel gives the
     device number of an instance that has ended to the next one.
+    ``ours_alone``, which only ``find_to_look`` sets: its mount created the instance.  So no other process had
+    binfmt_misc mounted, and there were no entries.
     """
 
     directory: str
@@ -61,6 +65,7 @@ class Mounted(NamedTuple):
     sealed: bool = False
     mount_read_only: bool = False
     created: int = 0
+    ours_alone: bool = False
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -109,7 +114,9 @@ def find_to_look(directory: str | None = None) -> Mounted:
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     except OSError as error:
         raise _not_mounted(wanted, error) from None
-    return _mount(wanted)
+    before = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    mounted = _mount(wanted)
+    return mounted._replace(ours_alone=mounted.created >= before)
 
 
 def is_mounted(directory: str | None) -> bool:

@@ -5,6 +5,7 @@ kernel's first, as in ``support.containers``: in any other nothing is mounted fo
 """
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -86,6 +87,39 @@ def test_what_comes_later_is_waited_for(host: Host) -> None:
     looks = f"timeout 30 sh -c 'until grep -qs \" {MOUNT_POINT} .* binfmt_misc \" /proc/[0-9]*/mountinfo; do :; done'"
     result = host(f"{elsewhere}; {waits} & {looks}; printf %s {shlex.quote(LINE)} >/mnt/m/register; wait $!")
     assert (result.stdout, result.stderr) == ("status 0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [("plan", 3), ("probe arm64", 1), ("probe --deep arm64", 1), ("wait arm64 --timeout 0", 1)]
+)
+def test_nothing_is_mounted_anywhere(host: Host, command: str, status: int) -> None:
+    """The message says so, and names a command that mounts it; the look itself leaves no mount."""
+    result = host(f"binfmtd {command} >/dev/null || echo status $?; ls -A {MOUNT_POINT}")
+    assert result.stdout == f"status {status}\n"
+    assert f"{MOUNT_POINT}: binfmt_misc is not mounted, so there are no entries: run `binfmtd " in result.message
+    (remedy,) = re.findall("run `([^`]+)`", result.message)
+    after = f"binfmtd wait arm64 --timeout 30 2>/dev/null; binfmtd {command} >/dev/null || true"
+    result = host(f"{remedy} >/dev/null 2>&1 & daemon=$!; {after}; kill $daemon || true; wait")
+    assert (result.status, result.stderr) == (0, "")
+
+
+def test_an_empty_instance_of_the_host(host: Host) -> None:
+    """An instance without entries that the host has mounted is not reported as missing."""
+    result = host(f"{MOUNT}; container binfmtd plan; container binfmtd probe arm64")
+    assert result.stderr == ""
+    assert "register  qemu-aarch64" in result.stdout
+
+
+def test_a_mount_while_wait_waits(host: Host) -> None:
+    """`wait` no longer reports the mount as missing once the host has one; it still waits for the entry."""
+    waits = "binfmtd wait arm64 --timeout 30 2>log & waiting=$!"
+    first = "timeout 30 sh -c 'until grep -q mounted log; do :; done'"
+    then = "timeout 30 sh -c 'until tail -n 1 log | grep -q programs$; do :; done'"
+    result = host(f"{waits}; {first}; {MOUNT}; {then}; {REGISTER}; wait $waiting; cat log")
+    assert (result.status, result.stderr) == (0, "")
+    first_line, *lines = result.stdout.splitlines()
+    assert first_line.endswith("which mounts it and registers handlers")
+    assert lines == ["binfmtd: waiting: aarch64: no enabled entry takes such programs"]
 
 
 def test_without_privileges_they_are_named(host: Host) -> None:

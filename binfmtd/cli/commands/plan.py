@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, natively, nothing_there, nothing_to_do, reconciler
+from binfmtd.cli.context import load_config, natively, not_mounted, nothing_there, nothing_to_do, reconciler
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.cli.trial import look_and_try
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     with Instance(find_to_look(given.mount)) as instance:
         # Beside a daemon `apply` writes nothing, and the daemon itself tries no entry before a pass.
         assessment = here.assess(instance) if beside_daemon else look_and_try(here, instance)
+    if instance.mounted.ours_alone:
+        warn(not_mounted(given, instance.mounted.directory))
     opens = instance.mounted.sealed and config.policy.sealed is False and not beside_daemon
     if opens:
         warn(f"{instance.mounted.directory}: binfmt_misc is sealed: `binfmtd apply` would open it (sealed = false)")

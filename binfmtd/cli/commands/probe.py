@@ -9,15 +9,17 @@ from contextlib import suppress
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.cli import options
-from binfmtd.cli.context import observe
-from binfmtd.cli.output import print_json, print_table
+from binfmtd.cli.context import not_mounted, observe
+from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.probing import probe, probe_candidates, way
 from binfmtd.cli.state import state_dir
 from binfmtd.daemon.state_files.probed_file import ProbedFile
 from binfmtd.daemon.state_files.state_dir import make_state_dir
-from binfmtd.errors import FormatError, StateError, UsageError
-from binfmtd.host.facts import boot_id
+from binfmtd.errors import FormatError, MountError, StateError, UsageError
+from binfmtd.files.environment import in_user_namespace
+from binfmtd.host.facts import boot_id, may_mount
 from binfmtd.host.probe import PATIENCE, refuse_without_code_memory
+from binfmtd.kernel.mount import find_to_look
 from binfmtd.model.probe_result import Probed, Tried, TriedInterpreter
 from binfmtd.report.status_json import read_status
 
@@ -89,7 +91,10 @@ def main(arguments: Sequence[str]) -> int:
         tried_interpreters = tuple(probe_candidates(candidates(directory), MORE_PATIENCE))
         _write(directory, tuple(probe(wanted, observe(given.mount), MORE_PATIENCE)), tried_interpreters)
         return DONE
-    tried = list(probe(wanted, observe(given.mount)))
+    observed = observe(given.mount)
+    tried = list(probe(wanted, observed))
+    if observed is None and (why := _not_mounted(given, tried)):
+        warn(why)
     if given.json:
         print_json({"architectures": [result._asdict() for result in tried]})
     else:
@@ -121,7 +126,10 @@ def _deep(given: argparse.Namespace) -> int:
                 f"--root {tree.root} is a tree for {tree.program.architecture}, which was not named: name it, too"
             )
     refuse_without_code_memory()
-    results = list(DeepProbe(observe(given.mount), trees, given.skip, PATIENCE)(programs))
+    observed = observe(given.mount)
+    results = list(DeepProbe(observed, trees, given.skip, PATIENCE)(programs))
+    if observed is None and (why := _not_mounted(given, [result.tried for result in results])):
+        warn(why)
     if given.json:
         print_json(document(results))
     else:
@@ -131,6 +139,21 @@ def _deep(given: argparse.Namespace) -> int:
             print_table(rows)
     fails = any(result.lacks_dynamic or (given.names and not result.passes) for result in results)
     return DOES_NOT_RUN if fails else DONE
+
+
+def _not_mounted(given: argparse.Namespace, tried: Sequence[Tried]) -> str | None:
+    """Return that binfmt_misc is not mounted, and the remedy, if that is why a program of ``tried`` does not run.
+
+    Return None also where a mount may exist that cannot be seen from here.
+    """
+    runs_through_entry = any(result.runs and not result.natively for result in tried)
+    if all(result.runs for result in tried) or runs_through_entry or in_user_namespace() or not may_mount():
+        return None
+    try:
+        mounted = find_to_look(given.mount)
+    except MountError as error:
+        return str(error)
+    return not_mounted(given, mounted.directory) if mounted.ours_alone else None
 
 
 def candidates(directory: str) -> dict[str, list[str]]:

@@ -7,13 +7,14 @@ wake it.  While it waits it prints to stderr what is missing: once, and again wh
 import argparse
 import gc
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 
 from binfmtd.catalog.architecture import Architecture
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
+from binfmtd.cli.context import not_mounted
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.interpreters.host_facts import HostFacts
@@ -22,7 +23,7 @@ from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from binfmtd.errors import FormatError, MountError, UsageError
 from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.mount import Where
+from binfmtd.kernel.mount import Mounted, Where
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes
 
@@ -55,15 +56,25 @@ def main(arguments: Sequence[str]) -> int:
     except FormatError as error:
         raise UsageError(str(error)) from None
     deadline = time.monotonic() + options.duration(given.timeout, "--timeout", DEFAULT_TIMEOUT)
-    problem = wait(wanted, given.mount, HostFacts(state_dir_or_none(given), writes=False), deadline)
+    facts = HostFacts(state_dir_or_none(given), writes=False)
+    problem = wait(wanted, given.mount, facts, deadline, partial(not_mounted, given))
     if problem is None:
         return 0
     warn(f"timed out after {given.timeout}: {problem}")
     return 1
 
 
-def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, deadline: float) -> str | None:
-    """Wait until each architecture runs, and return None; at the deadline (monotonic, in seconds) what is missing."""
+def wait(
+    wanted: list[Architecture],
+    directory: str | None,
+    facts: HostFacts,
+    deadline: float,
+    unmounted: Callable[[str], str],
+) -> str | None:
+    """Wait until each architecture runs, and return None; at the deadline (monotonic, in seconds) what is missing.
+
+    ``unmounted`` returns the text for a directory where no process has binfmt_misc mounted.
+    """
     from binfmtd.daemon.poller import Poller
     from binfmtd.daemon.watches.inotify import InotifyWatcher
     from binfmtd.host.native import find_native
@@ -75,13 +86,19 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
     observer = Observer()
     # Not ``facts``, which would keep this answer: once the entries can be read, it may be a better one.
     natively = cache(partial(find_native, None))
-    reported = None
+    reported = ours_alone = None
     while True:
         try:
             instance_watch.begin()
-            instance_watch.attach(instance_watch.find_only())
-            observed = _look(instance_watch, observer)
+            mounted = _attach(instance_watch)
+            if mounted.ours_alone:  # only the first look at it shows that
+                ours_alone = mounted.identity
+            with Instance(mounted) as instance:
+                observed = observer.observe(instance)
             problem = _missing(wanted, observed, facts)
+            is_unmounted = mounted.identity == ours_alone and not observed.entries and not mounts.has(mounted.device)
+            if problem is not None and is_unmounted:
+                problem = f"{problem}; {unmounted(mounted.directory)}"
         except MountError as error:
             problem = None if all(architecture.name in natively() for architecture in wanted) else str(error)
         instance_watch.looked()
@@ -96,11 +113,11 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
         watch.read()
 
 
-def _look(instance_watch: InstanceWatch, observer: Observer) -> ObservedState:
+def _attach(instance_watch: InstanceWatch) -> Mounted:
+    instance_watch.attach(instance_watch.find_only())
     if instance_watch.mounted is None:
         raise MountError("binfmt_misc is not mounted")
-    with Instance(instance_watch.mounted) as instance:
-        return observer.observe(instance)
+    return instance_watch.mounted
 
 
 def _missing(wanted: Iterable[Architecture], observed: ObservedState, facts: HostFacts) -> str | None:

@@ -5,7 +5,6 @@ This module judges nothing and writes nothing.  Facts that take time, like versi
 
 import argparse
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple, Self
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.known_faults import Emulation, HostConditions
 from binfmtd.cli.options import architectures
-from binfmtd.cli.state import state_dir_to_read
+from binfmtd.cli.state import again, state_dir_to_read
 from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.daemon.state_files.state_dir import running_pid
 from binfmtd.errors import ConfigError, MountError, StateError, UsageError
@@ -92,11 +91,7 @@ class Snapshot(_Look):
 
     def again(self, command: str) -> str:
         """Return a command of binfmtd with this command's own --config, --mount and --state-dir."""
-        words = ["binfmtd", *command.split()]
-        for option in ("config", "mount", "state_dir"):
-            if (value := getattr(self.given, option)) is not None:
-                words += [f"--{option.replace('_', '-')}", value]
-        return shlex.join(words)
+        return again(self.given, command)
 
     @cached_property
     def declared(self) -> dict[str, HandlerSpec]:

@@ -9,6 +9,7 @@ import os
 import select
 import time
 
+from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.mount import MOUNT_TABLE
 
 LEAST_REST = 20  # the rest after a look, as a multiple of the time that the look took
@@ -28,6 +29,15 @@ class MountWatcher:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._epoll.register(self._file, select.EPOLLPRI | select.EPOLLERR)
         self.descriptor = self._epoll.fileno()
+
+    def has(self, device: int) -> bool:
+        """Return True if the file system of this device number is mounted in the namespace in which this was made.
+
+        The file shows that one, also after this process has entered another one (fs/proc_namespace.c, mounts_open).
+        """
+        os.lseek(self._file, 0, os.SEEK_SET)
+        with open(self._file, "rb", closefd=False) as file:
+            return any(os.makedev(*line.device) == device for line in parse_mountinfo(file.read()))
 
     def drain(self) -> None:
         """Consume the change by a poll, and set ``due_at``."""
