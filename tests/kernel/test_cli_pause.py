@@ -236,6 +236,37 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
     assert instance.names() == ["qemu-aarch64"]
 
 
+def test_before_a_daemon_has_run(start_daemon: StartDaemon, cli: Cli, instance: Instance) -> None:
+    """A name is an architecture or a handler of the config; a message says what it was not compared with."""
+    result = cli("pause", "arm64", "one", config=CONFIG)
+    assert (result.status, result.stdout) == (0, "paused until `binfmtd resume`: qemu-aarch64, one\n")
+    compared, waits = result.messages
+    assert compared == (
+        f"no daemon has run with the state directory {cli.state_directory}: the names were compared with the config "
+        f"{cli.config} alone, not with the daemon's own config and not with entries of other programs"
+    )
+    assert "the change takes effect when one starts" in waits
+    assert cli("resume", "one", config="invalid").stdout == "resumed: one\n"
+    daemon = start_daemon(CONFIG)
+    assert [row["name"] for row in daemon.status()["paused"]] == ["qemu-aarch64"]
+    assert instance.names() == ["one"]
+
+
+def test_an_absent_handler_before_a_daemon_has_run(cli: Cli) -> None:
+    """An architecture that the config leaves out is paused, and reported; any other name is refused."""
+    result = cli("pause", "s390x", config=CONFIG)
+    assert (result.status, result.stdout) == (0, "paused until `binfmtd resume`: qemu-s390x\n")
+    assert "no handler of this config has this name: qemu-s390x" in result.messages
+    for name, hint in (("oen", "did you mean one?"), ("theirs", "or leave the name out")):
+        result = cli("pause", name, config=CONFIG)
+        assert (result.status, result.stdout) == (2, "")
+        assert result.message.startswith(
+            f"{name!r} is neither a handler of the config {cli.config} nor an architecture"
+        )
+        assert result.message.endswith(hint)
+    assert cli("pause", "one", config="invalid").status == 78
+
+
 def test_a_daemon_that_does_not_answer(start_daemon: StartDaemon, cli: Cli) -> None:
     """A timed pause that ends before the daemon has applied it is a failure; a name given twice is one pause."""
     daemon = start_daemon(CONFIG)

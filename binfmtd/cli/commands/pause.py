@@ -1,24 +1,23 @@
 """``binfmtd pause``: stop repairing some or all entries, or open the seal, so that other programs can change entries.
 
 The command writes the paused names, and when each pause ends, to paused.json in the state directory, which the daemon
-watches.  Then it waits until the daemon's status shows the same names.
+watches.  Then it waits until the daemon's status shows the same names.  Before a daemon has run with that directory,
+there is no status to compare a name with; the config's handlers are known all the same.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
 
-from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.cli import options
+from binfmtd.cli.entry_names import before_a_daemon, config_of, declared, entries, never_ran, unlisted
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import for_another_daemon, state_dir_to_read
-from binfmtd.config.build import DEFAULT_ENTRY
 from binfmtd.daemon.state_files.pause_file import LONGEST, PauseFile, since_boot
 from binfmtd.daemon.state_files.state_dir import make_state_dir, running_pid
-from binfmtd.errors import FormatError, StateError, UsageError
+from binfmtd.errors import ConfigError, StateError, UsageError
 from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
 from binfmtd.host.facts import boot_id
@@ -69,17 +68,27 @@ def main(arguments: Sequence[str]) -> int:
     change(directory, lambda before: before.with_(names, end))
     until = "until `binfmtd resume`" if given.duration is None else f"for {given.duration}"
     print(f"paused {until}: {printable(', '.join(map(shown, names))) or 'everything'}")
-    _note_absent(directory, names)
+    _note_absent(given, directory, names)
     return obeyed(directory) or _opened(directory, seal_alone=given.seal)
 
 
-def _note_absent(directory: str, names: Sequence[str]) -> None:
+def _note_absent(given: argparse.Namespace, directory: str, names: Sequence[str]) -> None:
     """Print the names that no handler and no entry has, as after a slip: a pause of them holds nothing yet."""
+    if given.names and never_ran(directory):
+        warn(
+            f"no daemon has run with the state directory {directory}: the names were compared with "
+            f"{config_of(given)} alone, not with the daemon's own config and not with entries of other programs"
+        )
+        with suppress(ConfigError):  # then all these names were paused already
+            known = {name for name, _ in declared(given)}
+            if absent := [name for name in names if name not in known]:
+                warn(f"no handler of this config has this name: {', '.join(absent)}")
+        return
     try:
         status = read_status(directory)
     except StateError:
         return
-    there = {row["name"] for row in (*status["handlers"], *status["foreign"])} | {SEAL, *_unlisted(status)}
+    there = {row["name"] for row in (*status["handlers"], *status["foreign"])} | {SEAL, *unlisted(status)}
     if status["mount"] is not None and (absent := [name for name in names if name not in there]):
         warn(f"no handler and no entry has this name at the moment: {', '.join(absent)}")
 
@@ -103,8 +112,8 @@ def _opened(directory: str, *, seal_alone: bool) -> int:
 
 def add_names(parser: argparse.ArgumentParser) -> None:
     """Add the options and the names that ``pause`` and ``resume`` share."""
-    options.add_config(parser)  # every command accepts these two; this one ignores them
-    options.add_mount(parser)
+    options.add_config(parser)  # read only before a daemon has run
+    options.add_mount(parser)  # every command accepts it; this one ignores it
     options.add_state_dir(parser)
     parser.add_argument(
         "--seal",
@@ -120,48 +129,9 @@ def chosen(given: argparse.Namespace, directory: str) -> list[str]:
     """Return the names to pause or to resume; none: everything.  Raises UsageError."""
     if given.seal and given.names:
         raise UsageError("--seal pauses no entry: give either --seal or a NAME")
-    return [SEAL] if given.seal else entries(given.names, directory)
-
-
-def entries(names: Sequence[str], directory: str) -> list[str]:
-    """Return the entries that these names mean, whether they are registered at the moment or not.
-
-    A name is an entry of the daemon's status, one that is paused already, or an architecture.  Raises UsageError for
-    any other, unless binfmt_misc is not mounted: then the status has no entries that a name could be compared with.
-    """
-    if not names:
-        return []
-    status = read_status(directory)
-    of_architecture: dict[str, list[str]] = {name: [DEFAULT_ENTRY.format(name=name)] for name in CATALOG}
-    of_architecture |= {row["architecture"]: [] for row in status["handlers"] if row["architecture"] is not None}
-    for row in status["handlers"]:
-        of_architecture.get(row["architecture"], []).append(row["name"])
-    known = {row["name"] for row in (*status["handlers"], *status["foreign"])}
-    known |= {entry for entry_names in of_architecture.values() for entry in entry_names}
-    known |= set(_unlisted(status))
-    known |= PauseFile(directory, boot_id()).read().until.keys()
-    chosen_entries: list[str] = []
-    for name in names:
-        if name in known:
-            chosen_entries.append(name)
-        elif (architecture := _architecture(name)) is not None:
-            chosen_entries += of_architecture[architecture]
-        elif status["mount"] is None:
-            chosen_entries.append(name)
-        else:
-            hint = did_you_mean(name, tuple(known)) or "`binfmtd status` lists the entries"
-            raise UsageError(f"{name!r} is neither an entry nor an architecture here: {hint}")
-    return list(dict.fromkeys(chosen_entries))
-
-
-def _unlisted(status: Mapping[str, Any]) -> list[str]:
-    """Return the names of all entries if the status lists only some of the foreign ones, else none."""
-    if sum(status["foreign_count"].values()) <= len(status["foreign"]) or status["mount"] is None:
-        return []
-    try:
-        return sorted(set(os.listdir(status["mount"]["directory"])) - {"register", "status"})
-    except OSError:  # the daemon may be in another mount namespace
-        return []
+    if given.seal:
+        return [SEAL]
+    return before_a_daemon(given, directory) if never_ran(directory) else entries(given.names, directory)
 
 
 def change(directory: str, to: Callable[[Pauses], Pauses], *, overwrite: bool = False) -> Mapping[str, float] | None:
@@ -218,13 +188,6 @@ def obeyed(directory: str) -> int:
         warn("the pause has ended, and the daemon has not applied it: see `binfmtd status`")
         return 1
     return 0
-
-
-def _architecture(name: str) -> str | None:
-    try:
-        return find(name).name
-    except FormatError:
-        return None
 
 
 def _paused(directory: str) -> set[str]:

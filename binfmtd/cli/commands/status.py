@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     if status["seal"]["state"] == "unsealed":
         status = {**status, "seal": {**status["seal"], "reason": _writers(status)}}
     if given.names:
-        from binfmtd.cli.commands.pause import entries
+        from binfmtd.cli.entry_names import entries
 
         status = narrowed(status, entries(given.names, directory))
     if given.json:
