@@ -150,10 +150,11 @@ def _through_seal(mounted: Mounted, sealed: bool | None) -> tuple[Mounted, Seal 
     return mounted._replace(read_only=False, sealed=False, mount_read_only=False), seal
 
 
-def refused_beside(pid: int, directory: str, wish: str, entries: Collection[str]) -> str:
+def refused_beside(pid: int, directory: str, wish: str, entries: Collection[str], *, by_hand: str = "") -> str:
     """Return why nothing was written, and what to do.
 
-    ``wish`` is the change that the daemon's config needs, and ``entries`` are the names that it concerns.
+    ``wish`` is the change that the daemon's config needs ("": none), and ``entries`` are the names that it concerns.
+    ``by_hand`` is what to do where no change of the config helps.
     """
     path, given = "its config", None
     with suppress(StateError):
@@ -168,8 +169,8 @@ def refused_beside(pid: int, directory: str, wish: str, entries: Collection[str]
         change, reload = wish.replace(_ARCHITECTURES, own), "restart the daemon"
     reason = (
         f"nothing was written: a daemon (pid {pid or 'unknown'}, state directory {directory}) manages this instance by "
-        f"its own config: {change}, then {reload}"
-    )
+        "its own config: "
+    ) + "; ".join(filter(None, [f"{change}, then {reload}" if wish else "", by_hand]))
     until = PauseFile(directory, boot_id()).read().until
     if paused := [name for name in until if name == EVERYTHING or name in entries]:
         names = "" if EVERYTHING in paused else " " + " ".join(map(quote, sorted(paused)))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,52 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     change = 'take s390x out of `architectures` (or add "-s390x" to it if it has "all")'
     assert f": {change} in {daemon.config}, " in unwanted.stderr.splitlines()[-1]
     assert state(instance) == before
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_foreign_entries_beside_a_daemon(
+    instance: Instance, start_daemon: StartDaemon, binfmt: DropIn, *, sealed: bool
+) -> None:
+    """No change of the daemon's config removes an entry that it does not declare: the message has commands that do."""
+    declared = "[handlers.qemu-odd]\nmagic = '\\x00odd'\ninterpreter = '/usr/bin/true'\n"
+    instance.register(b":qemu-a b:E::a.b::/usr/bin/true:")
+    binfmt.register("riscv64")
+    daemon = start_daemon(f"architectures = []\nsealed = {str(sealed).lower()}\n{declared}")
+    binfmt.state_directory = daemon.state_directory
+    result = binfmt("--uninstall qemu-*")
+    assert result.status == 1
+    last = result.stderr.splitlines()[-1]
+    assert f": leave out the handler qemu-odd in {daemon.config}, then run " in last
+    assert "; qemu-a b, qemu-riscv64 are no handlers there: to remove them, run " in last
+    result = binfmt("--uninstall riscv64")
+    last = result.stderr.splitlines()[-1]
+    assert ": qemu-riscv64 is no handler there: to remove it, run " in last
+    assert "reload" not in last
+    assert "architectures" not in last
+    commands = re.findall("`([^`]+)`", last)
+    assert [command.split()[0] for command in commands] == (["binfmtd", "echo", "binfmtd"] if sealed else ["echo"])
+    for command in commands:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = instance.run(["env", f"PATH={path}", "sh", "-euc", command])
+        assert done.returncode == 0, (command, done.stderr)
+    assert sorted(instance.names()) == ["qemu-a b", "qemu-odd"]
+    removed = binfmt("--uninstall riscv64")
+    assert (removed.status, removed.stderr) == (0, "uninstalling: riscv64 not found\n")
+
+
+def test_a_reset_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: DropIn) -> None:
+    """``--reset`` of multiarch names no change of the daemon's config if only foreign entries are left."""
+    paths = f"[emulators]\npaths = ['{binfmt.emulators}/qemu-{{name}}']\n"
+    binfmt.put("riscv64", Path("/usr/bin/qemu-riscv64").read_bytes(), "-static")
+    binfmt.put("s390x", Path("/usr/bin/qemu-s390x").read_bytes(), "-static")
+    daemon = start_daemon(f"architectures = ['s390x', 'riscv64']\n{paths}")
+    binfmt.state_directory = daemon.state_directory
+    instance.register(b":qemu-mine:E::a.b::/usr/bin/true:")
+    result = binfmt("--reset -p yes")
+    assert result.status == 1
+    last = result.stderr.splitlines()[-1]
+    place = f"{instance.mount_point}/qemu-mine"
+    assert last.endswith(f": qemu-mine is no handler there: to remove it, run `echo -1 >{place}` as root")
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,22 @@ Beyond the original: an entry that is both uninstalled and installed is replaced
 runs natively gets no emulator; and while a daemon keeps the instance nothing is written.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
+from binfmtd.cli.compat.beside import refuse
 from binfmtd.cli.compat.emulators import spec
 from binfmtd.cli.compat.install import THERE, Fate, Outcome, replace_entries
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
 from binfmtd.cli.compat.selection import select
-from binfmtd.cli.one_shot import more_architectures, refused_beside, visit
+from binfmtd.cli.one_shot import more_architectures, visit
 from binfmtd.cli.trial import server
 from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.daemon.state_files.state_dir import default_state_dir
-from binfmtd.errors import StateError
 from binfmtd.host.interpreters import cannot_run, file_identity
 from binfmtd.host.probe import Prober
 from binfmtd.kernel.mount import Where
@@ -70,7 +71,7 @@ def change(uninstall: str, to_install: str, where: Where) -> list[str]:
         unwanted = to_remove - declared.keys()
         if here.daemon is not None and (failed or unwanted):
             words = [request.label for request in requests if request.declared and request.declared.name in failed]
-            raise StateError(refused_beside(here.daemon, directory, _wish(words, unwanted), failed | unwanted))
+            raise refuse(here, directory, partial(_wish, words), failed, unwanted)
     return failures
 
 
@@ -140,13 +141,17 @@ def _installed(
             yield f"{line} {name} already registered", False
 
 
-def _wish(words: Iterable[str], to_remove: Iterable[str]) -> str:
-    """Return the change to the daemon's config that has the effect of this request."""
-    rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(to_remove)]
-    removed = [row.name for row in rows if row]
-    added = list(words)
+def _wish(added: Sequence[str], to_remove: Mapping[str, str | None]) -> str:
+    """Return the change to the daemon's config that has the effect of this request; "" if it needs none.
+
+    ``to_remove`` are declared entries, each with its architecture.
+    """
+    removed = sorted({name for name in to_remove.values() if name is not None})
+    handlers = sorted(name for name, architecture in to_remove.items() if architecture is None)
     wishes = [more_architectures(added)] if added else []
     if removed:
         left_out = ", ".join(f'"-{name}"' for name in removed)
         wishes.append(f'take {", ".join(removed)} out of `architectures` (or add {left_out} to it if it has "all")')
-    return " and ".join(wishes) or "remove the handlers to uninstall"
+    if handlers:
+        wishes.append(f"leave out the handler{'s' if handlers[1:] else ''} {', '.join(handlers)}")
+    return " and ".join(wishes)

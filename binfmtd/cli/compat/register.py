@@ -5,12 +5,12 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
+from binfmtd.cli.compat.beside import refuse
 from binfmtd.cli.compat.install import Fate, Outcome, replace_entries
 from binfmtd.cli.compat.main import log
-from binfmtd.cli.one_shot import refused_beside, visit
+from binfmtd.cli.one_shot import visit
 from binfmtd.daemon.interpreters.host_facts import HostFacts
 from binfmtd.daemon.state_files.state_dir import default_state_dir
-from binfmtd.errors import StateError
 from binfmtd.files.distribution import emulators_remedy
 from binfmtd.host.interpreters import file_identity
 from binfmtd.host.probe import Prober
@@ -50,7 +50,7 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
         left = to_remove.difference(spec.name for spec in specs)
         failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
         if here.daemon is not None and (left or failed):
-            raise StateError(refused_beside(here.daemon, directory, wish, failed.union(left)))
+            raise refuse(here, directory, lambda declared: wish if failed or declared else "", failed, left)
         return Registered(outcomes, here.assess().observed)
 
 

@@ -10,6 +10,7 @@ import shlex
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
+from binfmtd.cli.by_hand import control
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_emulators
@@ -63,11 +64,7 @@ class Remedies:
 
     def control(self, entry: Entry, value: str) -> str:
         """Return the command that writes ``value`` to the entry: 1 enables, 0 disables, -1 removes it."""
-        if entry.name.isprintable():
-            return f"echo {value} >{shlex.quote(os.path.join(self._snapshot.directory, entry.name))}"
-        # A name that cannot be typed is found by its inode number.
-        where = shlex.quote(self._snapshot.directory)
-        return f"find {where} -inum {entry.inode} -exec sh -c 'echo {value} >\"$0\"' {{}} \\;"
+        return control(self._snapshot.directory, entry, value)
 
     def remove(self, entry: Entry) -> str:
         """Return the command that removes the entry."""
