@@ -18,8 +18,10 @@ _IMAGE = (
     "this image contains no emulator{}: build the target binfmtd of our Containerfile with the argument EMULATORS=all, "
     "or bind-mount the host's emulators into /usr/bin"
 )
-_NIXOS = "add qemu-user to environment.systemPackages, and /run/current-system/sw/bin/qemu-{name} to [emulators] paths"
-_ELSEWHERE = "install QEMU's user mode emulators, and name their paths in [emulators] paths"
+_NIXOS = "add qemu-user to environment.systemPackages, and "
+_NIXOS_DIRECTORY = "/run/current-system/sw/bin"
+_ELSEWHERE = "install QEMU's user mode emulators, and "
+_PATHS = "[emulators] paths"
 
 
 @cache
@@ -51,20 +53,29 @@ def install_emulators(architecture: str | None = None, *, again: bool = False) -
     return "" if in_image() else install(this_system(), EMULATORS, architecture or "aarch64", again=again)
 
 
-def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ()) -> str:
+def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = (), set_by: str = _PATHS) -> str:
     """Return the remedy for a missing emulator in words, to follow a colon.
 
     ``paths`` are where an emulator was looked for, if that is known.  No package installs one into an administrator's
-    own directory, so for such paths alone the remedy contains no command.
+    own directory, so for such paths alone the remedy contains no command.  ``set_by`` names these paths (SetBy.paths).
     """
     looked_for = list(paths)
     if looked_for and not any(map(_is_packaged, looked_for)):
-        return "put the emulator there, or correct [emulators] paths"
+        return "put the emulator there" + (f", or correct {set_by}" if set_by else "")
     if command := install_emulators(architecture):
         return f"run `{command}`"
     if in_image():
         return _IMAGE.format(f" for {architecture}" if architecture else "s")
-    return _NIXOS if this_system().id == "nixos" else _ELSEWHERE
+    if this_system().id == "nixos":
+        return _NIXOS + _reach(set_by, _NIXOS_DIRECTORY, f"add {_NIXOS_DIRECTORY}/qemu-{{name}} to {_PATHS}")
+    return _ELSEWHERE + _reach(set_by, "their directory", f"name their paths in {_PATHS}")
+
+
+def _reach(set_by: str, directory: str, in_config: str) -> str:
+    """Return how binfmtd finds emulators in ``directory``: by the config, by a drop-in's variable, or in /usr/bin."""
+    if set_by == _PATHS:
+        return in_config
+    return f"write {directory} in {set_by.partition(' or ')[0]}" if set_by else "link the emulators into /usr/bin"
 
 
 def _is_packaged(path: str) -> bool:

@@ -47,6 +47,21 @@ class Probe(StrEnum):
     AFTER_REPAIR = "after-repair"
 
 
+class SetBy(NamedTuple):
+    """The settings that change a handler, in the words of messages: keys of the config, or those of a drop-in.
+
+    Example: `binfmt` reads no config, so there the emulators' paths are set by $QEMU_BINARY_PATH.  "": by nothing.
+    """
+
+    paths: str = "[emulators] paths"  # names the paths of its emulators; of a drop-in a variable with their directory
+    program: str = "name"  # a verb: "name a static program"
+    no_flag_f: str = 'set flags = "{}" if the handler is meant for this root alone'  # {}: the flags that are left
+    no_credentials: str = "remove the flag"  # C, and O
+    match: str = "narrow its magic and mask"
+    without: str = "take it out of `architectures`"
+    force: str = "set force = true to register it anyway"
+
+
 class HandlerSpec(NamedTuple):
     """A handler as the config declares it, before its interpreter is looked up on this host."""
 
@@ -63,6 +78,7 @@ class HandlerSpec(NamedTuple):
     store: str = ""  # the directory of the emulators' versions, for an architecture
     included: bool = False  # from binfmt.d: systemd-binfmt registers it at boot, whatever the config says
     source: str = ""  # file and key, for messages
+    set_by: SetBy = SetBy()  # for messages
 
 
 class Policy(NamedTuple):

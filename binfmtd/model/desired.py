@@ -10,7 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
-from binfmtd.model.config import Policy, StandInPolicy
+from binfmtd.model.config import Policy, SetBy, StandInPolicy
 from binfmtd.model.guard import NativeHeader
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
@@ -89,6 +89,7 @@ class Unavailable(NamedTuple):
     has_remedy: bool = False  # the reason contains the remedy
     judged: bool = True  # False: from here we cannot see if an interpreter exists where an entry without F needs it
     untrusted: bool = False  # another user can change its interpreter
+    paths_set_by: str = SetBy().paths
 
 
 class PassedOver(NamedTuple):

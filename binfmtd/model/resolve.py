@@ -7,7 +7,7 @@ possible paths of which only the second exists gets that one; if neither exists,
 This module makes no system calls: the caller passes the facts (which interpreters exist, what runs natively).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.desired import DesiredState, Facts, InterpreterFacts, PassedOver, Unavailable, UnavailableReason
@@ -19,14 +19,10 @@ _DECLARED = [field for field in Handler._fields if field in HandlerSpec._fields]
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU can see that argv[0] was preserved
 _SCRIPT_WITH_F = (
     "{} is a script, which flag F does not carry into containers and chroots: the program in its first line and the "
-    "script itself must exist there, too, else each exec through it fails: name a static program (`binfmtd emulators "
-    'configure` makes emulators with settings such as QEMU_CPU), set flags = "{}" if the handler is meant for this '
-    "root alone, or set force = true to register it anyway ({})"
+    "script itself must exist there, too, else each exec through it fails: "
 )
-_SCRIPT_WITH_O = (
-    "{} is a script, and with flag O or C every exec through it fails with ENOEXEC: name a native program, remove the "
-    "flag, or set force = true to register it anyway ({})"
-)
+_STATIC = "{} a static program (`binfmtd emulators configure` makes emulators with settings such as QEMU_CPU)"
+_SCRIPT_WITH_O = "{} is a script, and with flag O or C every exec through it fails with ENOEXEC: "
 
 
 def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredState:
@@ -132,11 +128,20 @@ def first_to_use(paths: Sequence[str], known: Mapping[str, InterpreterFacts]) ->
 
 def _refused_script(path: str, declared: HandlerSpec, flags: Flags) -> str | None:
     """Return why a script cannot be the interpreter, or None; of an architecture O alone is left out instead."""
+    by = declared.set_by
     if Flags.F in flags:
-        return _SCRIPT_WITH_F.format(path, (flags & Flags.P).letters, declared.source)
+        remedies = [_STATIC.format(by.program), by.no_flag_f.format((flags & Flags.P).letters), by.force]
+        return f"{_SCRIPT_WITH_F.format(path)}{_any_of(remedies)} ({declared.source})"
     if Flags.C in flags or (Flags.O in flags and declared.architecture is None):
-        return _SCRIPT_WITH_O.format(path, declared.source)
+        remedies = [f"{by.program} a native program", by.no_credentials, by.force]
+        return f"{_SCRIPT_WITH_O.format(path)}{_any_of(remedies)} ({declared.source})"
     return None
+
+
+def _any_of(remedies: Iterable[str]) -> str:
+    """Return ``a, b, or c``, without those that are empty."""
+    *others, last = filter(None, remedies)
+    return ", ".join([*others, f"or {last}"]) if others else last
 
 
 def _choose(
@@ -166,13 +171,14 @@ def _choose(
             has_remedy,
             judged and facts.judges_paths,
             untrusted,
+            declared.set_by.paths,
         )
 
     if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header, facts.heads)):
         remedy = (
-            "narrow its magic and mask, or set force = true to register it anyway"
+            _any_of([declared.set_by.match, declared.set_by.force])
             if declared.architecture is None
-            else f"this host runs {declared.architecture} natively, so take it out of `architectures`"
+            else f"this host runs {declared.architecture} natively, so {declared.set_by.without}"
         )
         return hold(
             UnavailableReason.REFUSED,

@@ -57,7 +57,8 @@ def unavailable_reason(unavailable: Unavailable) -> str:
     """Return why a handler cannot be registered now and, for an architecture's emulator, how to install it here."""
     if unavailable.architecture is None or unavailable.has_remedy or unavailable.cause is UnavailableReason.REFUSED:
         return unavailable.reason
-    return f"{unavailable.reason}: {emulators_remedy(unavailable.architecture, unavailable.interpreters)}"
+    paths, set_by = unavailable.interpreters, unavailable.paths_set_by
+    return f"{unavailable.reason}: {emulators_remedy(unavailable.architecture, paths, set_by)}"
 
 
 def doubted(handler: Handler, desired: DesiredState) -> str:

@@ -86,7 +86,7 @@ def test_names_spellings_and_errors(binfmt: DropIn, instance: Instance) -> None:
     path = f"{binfmt.emulators}/qemu-aarch64"
     if host != "aarch64":
         assert missing.startswith(f'installing: arm64 cannot register "{path}" to {instance.mount_point}/register: no ')
-        assert missing.endswith(emulators_remedy("aarch64", [path]))
+        assert missing.endswith(emulators_remedy("aarch64", [path], "$QEMU_BINARY_PATH"))
     assert native.endswith(" already runs natively")
     assert entry == "installing: qemu-s390x unsupported architecture: qemu-s390x"
     assert result.json["emulators"] == instance.names() == ["qemu-s390x"]
@@ -302,6 +302,22 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     change = 'take s390x out of `architectures` (or add "-s390x" to it if it has "all")'
     assert f": {change} in {daemon.config}, " in unwanted.stderr.splitlines()[-1]
     assert state(instance) == before
+
+
+def test_the_remedies_name_no_key_of_a_config(binfmt: DropIn) -> None:
+    """``binfmt`` reads no config: for a missing emulator or a script its messages name the variable that decides."""
+    missing = binfmt("--install arm64").stderr
+    assert missing.endswith(": put the emulator there, or correct $QEMU_BINARY_PATH\n")
+    prefixed = binfmt("--install arm64", QEMU_BINARY_PREFIX="x-").stderr
+    assert prefixed.endswith("or correct $QEMU_BINARY_PATH or $QEMU_BINARY_PREFIX\n")
+    binfmt.put("aarch64", b"#!/bin/sh\n")
+    script = binfmt("--install arm64").stderr
+    assert "fails: put in its place a static program (`binfmtd emulators configure` " in script
+    for text in (missing, prefixed, script):
+        for key in ("[emulators] paths", "force", "flags =", "interpreter ="):
+            assert key not in text
+    binfmt.add("aarch64")
+    assert binfmt("--install arm64").stderr == "installing: arm64 OK\n"
 
 
 @pytest.mark.parametrize("sealed", [False, True])

@@ -8,9 +8,12 @@ from support.cli import state
 from support.daemon import StartDaemon
 from support.drop_in import DropIn
 from support.instance import Instance
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.host.native import find_native
+
+_CONFIGURE = " (`binfmtd emulators configure` makes emulators with settings such as QEMU_CPU)"
 
 
 @pytest.fixture
@@ -128,6 +131,37 @@ def test_linuxkit_guards(binfmt: DropIn, instance: Instance, lines: Path) -> Non
     result = binfmt(f"-dir {lines}")
     assert (result.status, instance.names()) == (1, [])
     assert "it takes this host's native programs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        (":one:M::oone::{}:F", 'or write "" as its flags if the handler is meant for this root alone'),
+        (":one:M::oone::{}:C", "name a native program, or remove the flag"),
+        (":one:M::#!/::/usr/bin/true:F", "narrow its magic and mask"),
+    ],
+)
+def test_linuxkit_remedies(binfmt: DropIn, lines: Path, tmp_path: Path, line: str, remedy: str) -> None:
+    """No config is read, so the remedy for a refused line is a change of this line."""
+    script = install(tmp_path / "script", b"#!/bin/sh\n")
+    (lines / "a").write_text(line.format(script))
+    result = binfmt(f"-dir {lines}")
+    assert (result.status, "force" in result.stderr, "set flags" in result.stderr) == (1, False, False)
+    assert result.stderr.endswith(f"{remedy} ({lines}/a:1)\n")
+
+
+def test_multiarch_remedies(binfmt: DropIn, instance: Instance) -> None:
+    """The remedy for a script names the options that add the flags, and without them it is registered."""
+    binfmt.put("s390x", b"#!/bin/sh\n", "-static")
+    for options in ("-p yes", "-c yes"):
+        result = binfmt(f"--reset {options}")
+        assert result.status == 1
+        hint = _CONFIGURE if "p" in options else ""
+        assert result.stderr.endswith(f" program{hint}, or leave out {options} (qemu-s390x)\n")
+        assert "put in its place a " in result.stderr
+        assert "qemu-s390x" not in instance.names()
+    assert binfmt("--reset").status == 0
+    assert "qemu-s390x" in instance.names()
 
 
 def test_linuxkit_alone(binfmt: DropIn, instance: Instance, lines: Path) -> None:

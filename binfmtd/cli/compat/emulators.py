@@ -11,8 +11,15 @@ import os
 from binfmtd.catalog.architectures import Architecture
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.formats.register_line import encode_line
-from binfmtd.model.config import HandlerSpec
+from binfmtd.model.config import HandlerSpec, SetBy
 from binfmtd.model.handler import Flags, Registration
+
+
+def without_config(paths: str = "", *, no_flag_f: str = "", no_credentials: str = "") -> SetBy:
+    """Return what changes an architecture's handler in a drop-in, which reads no config; ``paths`` is a variable."""
+    return SetBy(
+        paths, "put in its place", no_flag_f, no_credentials, match="", without="it needs no emulator", force=""
+    )
 
 
 def paths(name: str) -> tuple[str, ...]:
@@ -50,4 +57,8 @@ def spec(architecture: Architecture) -> HandlerSpec:
             encode_line(name, Registration(architecture.match, path, flags))
     except FormatError as error:
         raise UsageError(f"$QEMU_BINARY_PREFIX or $QEMU_BINARY_PATH: {error}") from None
-    return HandlerSpec(name, architecture.match, interpreters, flags, architecture=architecture.name, source=name)
+    prefixed = " or $QEMU_BINARY_PREFIX" if os.environ.get("QEMU_BINARY_PREFIX") else ""
+    set_by = without_config(f"$QEMU_BINARY_PATH{prefixed}")
+    return HandlerSpec(
+        name, architecture.match, interpreters, flags, architecture=architecture.name, source=name, set_by=set_by
+    )

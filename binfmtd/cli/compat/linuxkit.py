@@ -19,7 +19,7 @@ from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import masks
 from binfmtd.formats.register_line import check_interpreter, decode_line
-from binfmtd.model.config import HandlerSpec
+from binfmtd.model.config import HandlerSpec, SetBy
 from binfmtd.model.stand_in import is_stand_in
 
 DIRECTORY = "/etc/binfmt.d"
@@ -27,6 +27,9 @@ FLAGS = (
     Flag("dir", "directory of files with registration lines", DIRECTORY),
     Flag("mount", "mount point of binfmt_misc, which is mounted there if necessary", "/proc/sys/fs/binfmt_misc"),
 )
+_SET_BY = SetBy(
+    paths="", no_flag_f='write "{}" as its flags if the handler is meant for this root alone', force=""
+)  # the line itself
 _PATTERNS = ("/usr/bin/qemu-{name}", "/usr/bin/qemu-{name}-static")
 
 
@@ -96,4 +99,5 @@ def _declaration(line: bytes, source: str) -> HandlerSpec:
             raise FormatError(f"name {name!r} is reserved for binfmtd's stand-ins: choose another")
     except FormatError as error:
         raise FormatError(f"{source}: {error}") from None
-    return HandlerSpec(name, registration.match, (registration.interpreter,), registration.flags, source=source)
+    match, flags = registration.match, registration.flags
+    return HandlerSpec(name, match, (registration.interpreter,), flags, source=source, set_by=_SET_BY)

@@ -9,6 +9,7 @@ import getopt
 import os
 from collections.abc import Collection, Sequence
 
+from binfmtd.cli.compat.emulators import without_config
 from binfmtd.cli.compat.environment import where
 from binfmtd.cli.compat.install import Fate
 from binfmtd.cli.compat.main import log
@@ -25,6 +26,7 @@ USAGE = """usage: [--reset] [-p|--persistent yes|no] [-c|--credential yes|no] [-
   -c, --credential     flags O and C: foreign set-uid programs run as root
   -g, --preserve-argv0 flag P: the program keeps its own argv[0]"""
 _SWITCHES = {"p": Flags.F, "c": Flags.O | Flags.C, "g": Flags.P}
+_SET_BY = without_config("$QEMU_BIN_DIR", no_flag_f="leave out -p yes", no_credentials="leave out -c yes")
 _LONG = {"persistent": "p", "credential": "c", "preserve-argv0": "g"}
 
 
@@ -46,7 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         patterns = [f"{directory}/qemu-{{name}}-static", f"{directory}/qemu-{{name}}"]
         for_others = Flags.F not in flags and not judges_paths()
         return tuple(
-            every_architecture(native, patterns[:1] if for_others else patterns, flags, even_without=for_others)
+            every_architecture(
+                native, patterns[:1] if for_others else patterns, flags, even_without=for_others, set_by=_SET_BY
+            )
         )
 
     reset = "qemu-*" if "reset" in options else ""
@@ -63,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         if os.environ.get("QEMU_BIN_DIR")
         else "here"
     )
-    return conclude(registered.outcomes, named)
+    return conclude(registered.outcomes, named, _SET_BY)
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.compat.beside import refuse
+from binfmtd.cli.compat.emulators import without_config
 from binfmtd.cli.compat.install import Fate, Outcome, replace_entries
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.one_shot import visit
@@ -15,7 +16,7 @@ from binfmtd.files.distribution import emulators_remedy
 from binfmtd.host.interpreters import file_identity
 from binfmtd.host.probe import Prober
 from binfmtd.kernel.mount import Where
-from binfmtd.model.config import Config, HandlerSpec
+from binfmtd.model.config import Config, HandlerSpec, SetBy
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags
 from binfmtd.model.stand_in import is_stand_in
@@ -23,6 +24,7 @@ from binfmtd.model.stand_in import is_stand_in
 Declare = Callable[[Collection[str]], Sequence[HandlerSpec]]
 """A function from the architectures that run natively (QEMU's names) to the handlers to register."""
 
+NO_CONFIG = without_config()
 EVERY = 'write `architectures = ["all"]`'  # the equivalent in a daemon's config
 
 
@@ -55,7 +57,12 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
 
 
 def every_architecture(
-    native: Collection[str], patterns: Sequence[str], flags: Flags, *, even_without: bool = False
+    native: Collection[str],
+    patterns: Sequence[str],
+    flags: Flags,
+    *,
+    even_without: bool = False,
+    set_by: SetBy = NO_CONFIG,
 ) -> Iterator[HandlerSpec]:
     """Return a handler for each architecture that does not run natively and has an emulator here.
 
@@ -66,13 +73,13 @@ def every_architecture(
         paths = tuple(pattern.replace("{name}", row.name) for pattern in patterns)
         if row.name not in native and (even_without or any(map(file_identity, paths))):
             name = f"qemu-{row.name}"
-            yield HandlerSpec(name, row.match, paths, flags, architecture=row.name, source=name)
+            yield HandlerSpec(name, row.match, paths, flags, architecture=row.name, source=name, set_by=set_by)
 
 
-def conclude(outcomes: Mapping[str, Outcome], place: str = "here") -> int:
+def conclude(outcomes: Mapping[str, Outcome], place: str = "here", set_by: SetBy = NO_CONFIG) -> int:
     """Print on stderr what failed, or that ``place`` has no emulator at all; return the exit status, 0 or 1."""
     if not outcomes:
-        log(f"error: no architecture has an emulator {place}: {emulators_remedy()}")
+        log(f"error: no architecture has an emulator {place}: {emulators_remedy(set_by=set_by.paths)}")
         return 1
     failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
     for name, reason in failed.items():

@@ -62,6 +62,18 @@ def test_a_place_of_an_administrators_own() -> None:
     assert emulators_remedy("arm", ["/opt/a/qemu-arm", "/usr/bin/qemu-arm"]) == emulators_remedy("arm")
 
 
+def test_where_no_config_is_read(on: pytest.MonkeyPatch) -> None:
+    """The command `binfmt` reads no config: the remedy names a variable with the directory of emulators, or none."""
+    own = ["/opt/a/qemu-arm"]
+    assert emulators_remedy("arm", own, "$DIR") == "put the emulator there, or correct $DIR"
+    assert emulators_remedy("arm", own, "") == "put the emulator there"
+    for system, directory in (("nixos", "/run/current-system/sw/bin"), ("", "their directory")):
+        on.setattr(distribution, "this_system", lambda system=system: System(system))
+        assert emulators_remedy("arm", set_by="$DIR").endswith(f", and write {directory} in $DIR")
+        assert emulators_remedy("arm", set_by="").endswith(", and link the emulators into /usr/bin")
+        assert emulators_remedy("arm").endswith("[emulators] paths")
+
+
 def test_another_version(on: pytest.MonkeyPatch) -> None:
     """Another version comes with the distribution's package only to the paths of packages, and not in an image."""
     elsewhere = "put such a version there, or correct [emulators] paths"
