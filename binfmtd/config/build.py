@@ -21,7 +21,7 @@ from binfmtd.config.merge import WAYS_TO_CHOOSE, Merged, Origin
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.distribution import install_module
 from binfmtd.formats.register_line import encode_line
-from binfmtd.model.config import PLACEHOLDER, Config, HandlerSpec, Metrics, Policy
+from binfmtd.model.config import PLACEHOLDER, Config, HandlerSpec, Metrics, Policy, SetBy
 from binfmtd.model.emulator_version import IN_STORE, STORE, SYSTEM, interpreter_pattern
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import match_of
@@ -131,6 +131,7 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
         raise origin(("flags",)).refuse(
             "C lets set-uid programs of other architectures run as root: set it for one of them, in [emulators.NAME]"
         )
+    chosen = [way for way in WAYS_TO_CHOOSE if way in table]
     spec = HandlerSpec(
         name=entry.replace(PLACEHOLDER, name),
         match=CATALOG[name].match,
@@ -138,14 +139,15 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
         architecture=name,
         from_all=from_all,
         source=source,
+        set_by=SetBy(f"[emulators.{name}] {chosen[0]}") if chosen else SetBy(),
         **{**_fields(table), "interpreters": interpreters, "flags": flags},
     )
     try:
         check_handler_name(spec.name)
     except FormatError as error:
         raise origin((name, "entry"), ("entry",)).refuse(error) from error
-    chosen = ((name, way) for way in WAYS_TO_CHOOSE)
-    _check_lines(spec, origin(*chosen, ("version",), ("paths",), ("store",), (name, "entry"), ("entry",)))
+    ways = ((name, way) for way in WAYS_TO_CHOOSE)
+    _check_lines(spec, origin(*ways, ("version",), ("paths",), ("store",), (name, "entry"), ("entry",)))
     return spec
 
 

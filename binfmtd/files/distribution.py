@@ -67,14 +67,14 @@ def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = (),
     if in_image():
         return _IMAGE.format(f" for {architecture}" if architecture else "s")
     if this_system().id == "nixos":
-        return _NIXOS + _reach(set_by, _NIXOS_DIRECTORY, f"add {_NIXOS_DIRECTORY}/qemu-{{name}} to {_PATHS}")
-    return _ELSEWHERE + _reach(set_by, "their directory", f"name their paths in {_PATHS}")
+        return _NIXOS + _reach(set_by, _NIXOS_DIRECTORY, f"add {_NIXOS_DIRECTORY}/qemu-{{name}} to")
+    return _ELSEWHERE + _reach(set_by, "their directory", "name their paths in")
 
 
 def _reach(set_by: str, directory: str, in_config: str) -> str:
     """Return how binfmtd finds emulators in ``directory``: by the config, by a drop-in's variable, or in /usr/bin."""
-    if set_by == _PATHS:
-        return in_config
+    if set_by.startswith("["):
+        return f"{in_config} {set_by}"
     return f"write {directory} in {set_by.partition(' or ')[0]}" if set_by else "link the emulators into /usr/bin"
 
 

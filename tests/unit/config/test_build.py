@@ -247,3 +247,16 @@ def test_a_long_magic_fits_as_long_as_the_line_does(load_text: Load) -> None:
     magic, mask = "A" * 256, r"\xff" * 256
     loaded = load_text(f"[handlers.a]\nmagic = '{magic}'\nmask = '{mask}'\ninterpreter = '/x'")
     assert by_name(loaded)["a"].match == Magic(b"A" * 256, b"\xff" * 256)
+
+
+def test_the_key_that_sets_an_emulators_path(load_text: Load) -> None:
+    """A table of its own decides for an architecture, so messages name its key and not [emulators] paths."""
+    text = 'architectures = ["arm64", "arm", "s390x", "riscv64"]\n[emulators.arm64]\ninterpreter = "/a"\n'
+    text += '[emulators.arm]\ninterpreters = ["/a", "/b"]\n[emulators.s390x]\nversion = "9.2.2"\n'
+    loaded = load_text(text + '[emulators.riscv64]\nflags = "F"\n')
+    assert {spec.architecture: spec.set_by.paths for spec in loaded.specs} == {
+        "aarch64": "[emulators.aarch64] interpreter",
+        "arm": "[emulators.arm] interpreters",
+        "s390x": "[emulators.s390x] version",
+        "riscv64": "[emulators] paths",
+    }

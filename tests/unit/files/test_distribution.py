@@ -67,6 +67,8 @@ def test_where_no_config_is_read(on: pytest.MonkeyPatch) -> None:
     own = ["/opt/a/qemu-arm"]
     assert emulators_remedy("arm", own, "$DIR") == "put the emulator there, or correct $DIR"
     assert emulators_remedy("arm", own, "") == "put the emulator there"
+    of_table = "[emulators.arm] interpreter"
+    assert emulators_remedy("arm", own, of_table) == f"put the emulator there, or correct {of_table}"
     for system, directory in (("nixos", "/run/current-system/sw/bin"), ("", "their directory")):
         on.setattr(distribution, "this_system", lambda system=system: System(system))
         assert emulators_remedy("arm", set_by="$DIR").endswith(f", and write {directory} in $DIR")
