@@ -169,8 +169,10 @@ def refused_beside(pid: int, directory: str, wish: str, entries: Collection[str]
         change, reload = wish.replace(_ARCHITECTURES, own), "restart the daemon"
     reason = (
         f"nothing was written: a daemon (pid {pid or 'unknown'}, state directory {directory}) manages this instance by "
-        "its own config: "
-    ) + "; ".join(filter(None, [f"{change}, then {reload}" if wish else "", by_hand]))
+        "its own config"
+    )
+    if remedies := "; ".join(filter(None, [f"{change}, then {reload}" if wish else "", by_hand])):
+        reason += f": {remedies}"
     until = PauseFile(directory, boot_id()).read().until
     if paused := [name for name in until if name == EVERYTHING or name in entries]:
         names = "" if EVERYTHING in paused else " " + " ".join(map(quote, sorted(paused)))

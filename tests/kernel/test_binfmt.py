@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.cli import Result, run, state
+from support.cli import BINFMTD, Result, run, state
 from support.daemon import StartDaemon
 from support.drop_in import BINFMT, DropIn
 from support.exec_loop import ExecLoop
@@ -349,6 +349,39 @@ def test_foreign_entries_beside_a_daemon(
     assert sorted(instance.names()) == ["qemu-a b", "qemu-odd"]
     removed = binfmt("--uninstall riscv64")
     assert (removed.status, removed.stderr) == (0, "uninstalling: riscv64 not found\n")
+
+
+def test_declared_but_not_running_beside_a_daemon(
+    instance: Instance, start_daemon: StartDaemon, binfmt: DropIn, tmp_path: Path
+) -> None:
+    """To declare an architecture once more would change nothing: the message has the reason, and what changes it."""
+    absent = tmp_path / "absent"
+    broken = "[emulators.s390x]\ninterpreter = '/usr/bin/false'\n"
+    daemon = start_daemon(
+        f"architectures = ['s390x', 'riscv64', 'aarch64']\n{broken}[emulators.riscv64]\ninterpreter = '{absent}'\n"
+    )
+    binfmt.state_directory = daemon.state_directory
+    last = binfmt("--install s390x").stderr.splitlines()[-1]
+    assert (
+        f": name an emulator that runs, in place of /usr/bin/false, in [emulators.s390x] in {daemon.config}, " in last
+    )
+    last = binfmt("--install riscv64").stderr.splitlines()[-1]
+    assert last.endswith(
+        f"config: its handler qemu-riscv64 is waiting: no executable file at {absent}: put the emulator there, "
+        "or correct [emulators.riscv64] interpreter"
+    )
+    last = binfmt("--install riscv64,mips64").stderr.splitlines()[-1]
+    assert ': add "mips64" to `architectures`' in last
+    assert "; its handler qemu-riscv64 is waiting: " in last
+    pause = [*BINFMTD, "pause", "arm64", "--state-dir", str(daemon.state_directory)]
+    assert instance.run(pause).returncode == 0
+    instance.remove("qemu-aarch64")
+    last = binfmt("--install arm64").stderr.splitlines()[-1]
+    resume = f"`binfmtd resume --state-dir {daemon.state_directory} qemu-aarch64`"
+    assert last.endswith(f"by its own config. An administrator has paused its repairs, too: {resume} ends that")
+    daemon.config.write_text("architectures = ['s390x']\n")
+    daemon.reload()
+    assert binfmt("--install s390x").status == 0
 
 
 def test_a_reset_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: DropIn) -> None:

@@ -4,7 +4,7 @@ Example: ``--uninstall qemu-*`` selects qemu-arm, which the daemon declares, and
 registered.  Without its declaration the daemon removes qemu-arm, but nothing in its config names qemu-mine.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from binfmtd.cli.by_hand import control
@@ -13,30 +13,55 @@ from binfmtd.cli.one_shot import Visit, refused_beside
 from binfmtd.errors import StateError
 from binfmtd.files.environment import in_container, in_user_namespace
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
+from binfmtd.report.status import SERVED
 from binfmtd.report.status_json import read_status
 
-Wish = Callable[[Mapping[str, str | None]], str]
-"""A function from entries to remove, each with its architecture if the daemon's status has it, to a change of config.
+Wish = Callable[[Collection[str], Mapping[str, str | None]], str]
+"""A function that returns the change of the config; "" if it needs none.
 
-It returns "" if the config needs no change.
+Its arguments are names to declare, and declared entries to remove, each with its architecture or None.
 """
 
 
-def refuse(here: Visit, directory: str, wish: Wish, failed: Collection[str], unwanted: Collection[str]) -> StateError:
+def refuse(
+    here: Visit, directory: str, wish: Wish, failed: Mapping[str, str | None], unwanted: Collection[str]
+) -> StateError:
     """Return the error: nothing was written, and what to do.
 
-    ``directory`` is the state directory, ``failed`` are names to install, ``unwanted`` are entries to remove.
+    ``directory`` is the state directory, ``failed`` are names to install, each with its architecture or None, and
+    ``unwanted`` are entries to remove.
     """
     try:
-        handlers = {row["name"]: row["architecture"] for row in read_status(directory)["handlers"]}
+        rows = read_status(directory)["handlers"]
+        handlers: dict[str, str | None] = {row["name"]: row["architecture"] for row in rows}
     except StateError:
-        rows = {name: architecture_of(name.rpartition("qemu-")[2]) for name in unwanted}
-        handlers = {name: row and row.name for name, row in rows.items()}
-    declared: dict[str, Any] = {name: handlers[name] for name in unwanted if name in handlers}
-    by_hand = _by_hand(here, directory, sorted(set(unwanted) - declared.keys()))
+        rows = []
+        named = {name: architecture_of(name.rpartition("qemu-")[2]) for name in unwanted}
+        handlers = {name: architecture and architecture.name for name, architecture in named.items()}
+    declared = {name: handlers[name] for name in unwanted if name in handlers}
+    by_architecture = {row["architecture"]: row for row in rows if row["architecture"] is not None}
+    held = [by_architecture[architecture] for architecture in failed.values() if architecture in by_architecture]
+    to_declare = [name for name, architecture in failed.items() if architecture not in by_architecture]
+    changes = [wish(to_declare, declared), *_emulators([row for row in held if row["state"] in SERVED])]
+    # The message has the pauses in any case.
+    by_hand = [_held(row) for row in held if row["state"] not in (*SERVED, "paused")]
+    by_hand.append(_by_hand(here, directory, sorted(set(unwanted) - declared.keys())))
+    entries = {*failed, *declared, *(row["name"] for row in held)}
+    change = " and ".join(filter(None, changes))
     return StateError(
-        refused_beside(here.daemon or 0, directory, wish(declared), {*failed, *declared}, by_hand=by_hand)
+        refused_beside(here.daemon or 0, directory, change, entries, by_hand="; ".join(filter(None, by_hand)))
     )
+
+
+def _emulators(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Return the change of the config for handlers that are registered, but whose programs do not run."""
+    for row in rows:
+        yield f"name an emulator that runs, in place of {row['interpreter']}, in [emulators.{row['architecture']}]"
+
+
+def _held(row: Mapping[str, Any]) -> str:
+    """Return why a declared handler is not registered; the reason has the remedy."""
+    return f"its handler {row['name']} is {row['state']}" + (f": {row['reason']}" if row["reason"] else "")
 
 
 def _by_hand(here: Visit, directory: str, unwanted: Collection[str]) -> str:

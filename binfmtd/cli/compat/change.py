@@ -4,7 +4,7 @@ Beyond the original: an entry that is both uninstalled and installed is replaced
 runs natively gets no emulator; and while a daemon keeps the instance nothing is written.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -70,8 +70,9 @@ def change(uninstall: str, to_install: str, where: Where) -> list[str]:
         failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
         unwanted = to_remove - declared.keys()
         if here.daemon is not None and (failed or unwanted):
-            words = [request.label for request in requests if request.declared and request.declared.name in failed]
-            raise refuse(here, directory, partial(_wish, words), failed, unwanted)
+            labels = {request.declared.name: request.label for request in requests if request.declared}
+            architectures = {name: declared[name].architecture for name in declared if name in failed}
+            raise refuse(here, directory, partial(_wish, labels), architectures, unwanted)
     return failures
 
 
@@ -141,11 +142,12 @@ def _installed(
             yield f"{line} {name} already registered", False
 
 
-def _wish(added: Sequence[str], to_remove: Mapping[str, str | None]) -> str:
+def _wish(labels: Mapping[str, str], to_declare: Collection[str], to_remove: Mapping[str, str | None]) -> str:
     """Return the change to the daemon's config that has the effect of this request; "" if it needs none.
 
-    ``to_remove`` are declared entries, each with its architecture.
+    ``labels`` are the platforms of entries, and ``to_remove`` are declared entries, each with its architecture.
     """
+    added = [labels[name] for name in to_declare]
     removed = sorted({name for name in to_remove.values() if name is not None})
     handlers = sorted(name for name, architecture in to_remove.items() if architecture is None)
     wishes = [more_architectures(added)] if added else []

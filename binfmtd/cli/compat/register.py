@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
@@ -52,8 +53,14 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
         left = to_remove.difference(spec.name for spec in specs)
         failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
         if here.daemon is not None and (left or failed):
-            raise refuse(here, directory, lambda declared: wish if failed or declared else "", failed, left)
+            architectures = {spec.name: spec.architecture for spec in specs if spec.name in failed}
+            change = partial(_change, wish)
+            raise refuse(here, directory, change, architectures, left)
         return Registered(outcomes, here.assess().observed)
+
+
+def _change(wish: str, to_declare: Collection[str], to_remove: Mapping[str, str | None]) -> str:
+    return wish if to_declare or to_remove else ""
 
 
 def every_architecture(
