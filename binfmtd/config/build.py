@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 DEFAULT_ARCHITECTURES = ("all",)
 DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
 DEFAULT_ENTRY = "qemu-{name}"
+OF_RULE = SetBy(  # a file of binfmt.d has no keys
+    no_flag_f='write "{}" as its flags if the handler is meant for this root alone',
+    force="declare it under [handlers] with force = true to register it anyway",
+)
 DEFAULT_FLAGS = Flags.P | Flags.O | Flags.F
 MOST_WARNINGS = 50
 
@@ -190,6 +194,7 @@ def _included(included: Included, warnings: list[str]) -> Iterator[HandlerSpec]:
             registration.flags,
             included=of_systemd(file),
             source=place,
+            set_by=OF_RULE,
         )
 
 

@@ -107,6 +107,16 @@ def test_changes_are_noticed_without_a_signal(
     wait_until(lambda: instance.names() == [], what="the mask")
 
 
+def test_a_refused_rule(cli: Cli, directories: list[Path]) -> None:
+    """A rule has no key `force`: the message names a declaration in the config, which replaces the rule."""
+    (directories[0] / "a.conf").write_text(":name:M::#!::/usr/bin/true:\n")
+    result = cli("apply", config=INCLUDE)
+    remedy = "narrow its magic and mask, or declare it under [handlers] with force = true to register it anyway"
+    assert (result.status, f": {remedy} (/etc/binfmt.d/a.conf:1)" in result.stderr) == (1, True)
+    own = "[handlers.name]\nmagic = '#!'\ninterpreter = '/usr/bin/true'\nforce = true\n"
+    assert cli("check", config=INCLUDE + own).status == 0
+
+
 def test_an_own_word_outranks_an_included_one(instance: Instance, cli: Cli, directories: list[Path]) -> None:
     """[handlers] come after included rules: they win for the same files, and replace a rule of the same name."""
     (directories[0] / "a.conf").write_text(":low:E::jar::/usr/bin/true:\n:name:E::x::/usr/bin/true:\n")

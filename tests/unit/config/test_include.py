@@ -8,7 +8,7 @@ import pytest
 
 from binfmtd.config import include
 from binfmtd.config import load as load_module
-from binfmtd.config.build import MOST_WARNINGS
+from binfmtd.config.build import MOST_WARNINGS, OF_RULE
 from binfmtd.config.include import SYSTEMD
 from binfmtd.config.source import age, watched
 from binfmtd.errors import ConfigError
@@ -64,6 +64,7 @@ def test_a_rule_is_a_declaration(load_text: Load, rules: Path) -> None:
             ("/i",),
             Flags.parse("CF"),
             source=f"{rules}/a.conf:2",
+            set_by=OF_RULE,
         ),
     )
     assert config.warnings == ()
