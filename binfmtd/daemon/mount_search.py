@@ -29,11 +29,12 @@ from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.daemon.watches.instance_watch import InstanceWatch
 from binfmtd.daemon.watches.mount_watcher import MountWatcher
 from binfmtd.errors import MountError
-from binfmtd.kernel.mount import Mounted, does_not_answer
+from binfmtd.kernel.mount import Mounted
 
 WRITTEN = 0.2  # seconds that the start, a new config and another instance wait for the ledger
 _STOPPING = 0.5  # seconds that the end searches for an instance that may be mounted again
-_PATIENCE = 3.0  # seconds until a search that has not ended counts as one that has failed
+_PATIENCE = 3.0  # seconds until a search that waits for an automount counts as one that has failed
+_LONGEST_LOOK = 0.5  # seconds of a look that count for the rest after it: it may have waited for an automount
 _MOUNT = "mount"  # key of the work in the background
 _NEVER = float("inf")
 
@@ -121,7 +122,6 @@ class MountSearch:
             self._trigger = trigger
         if trigger is Trigger.WATCH_LOST and not self.patience.ended:
             self._passes.instance_lost()
-        self._instance_watch.searching = True
         self._background.run(_MOUNT, self._instance_watch.find, partial(self._ended, time.monotonic()))
 
     def finish_at_end(self) -> None:
@@ -131,10 +131,14 @@ class MountSearch:
             self._background.finish([_MOUNT], _STOPPING)
 
     def give_up(self, _: float) -> None:
-        """Regard the instance as out of reach until the search ends: an automount does not answer."""
+        """Regard the instance as out of reach until the search ends, if that waits for an automount."""
+        error = self._instance_watch.does_not_answer()
+        if error is None:  # it is only slow
+            self.patience.begin()
+            return
         self.patience.end()
         self._passes.instance_searched()
-        self.attach(does_not_answer(self._instance_watch.directory))
+        self.attach(error)
 
     def attach(self, mounted: Mounted | MountError) -> bool | None:
         """Watch the instance that was found; return True if it is another or newly watched, None if there is none."""
@@ -151,12 +155,16 @@ class MountSearch:
         return fresh
 
     def _ended(self, began: float, mounted: Mounted | MountError) -> None:
+        if self._instance_watch.does_not_answer() is not None:
+            return  # the next search, whose result is newer, waits for an automount, as any look at its path would
         trigger, self._trigger = self._trigger or Trigger.MOUNT, None
-        self._instance_watch.searching = self._background.busy(_MOUNT)
-        self.patience.reset()
+        if self._background.busy(_MOUNT):
+            self.patience.begin()
+        else:
+            self.patience.reset()
         self._passes.instance_searched()
         self._found(mounted, trigger)
-        self._mounts.looked(began)
+        self._mounts.looked(max(began, time.monotonic() - _LONGEST_LOOK))
 
     def _found(self, mounted: Mounted | MountError, trigger: Trigger) -> None:
         """Watch the instance, and only then look at it, so that no change goes unnoticed."""

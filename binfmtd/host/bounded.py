@@ -54,24 +54,16 @@ class BoundedCalls:
         """Return the keys of the calls that have not ended."""
         return frozenset(self._hanging)
 
-    def call(
-        self,
-        key: str,
-        work: Callable[[], T],
-        otherwise: T,
-        dropped: Callable[[], object] = lambda: None,
-        late: Callable[[T], object] = lambda _: None,
-    ) -> T:
+    def call(self, key: str, work: Callable[[], T], otherwise: T, dropped: Callable[[], object] = lambda: None) -> T:
         """Return what ``work`` returns, or ``otherwise`` after the time limit.  Raises what ``work`` raises.
 
         Returns ``otherwise`` also if a call with this key is still blocked, or if no thread can be started.  In these
-        two cases ``work`` is never called, and ``dropped`` is called instead.  A value that comes after the time limit
-        is passed to ``late``, in the thread.
+        two cases ``work`` is never called, and ``dropped`` is called instead.
         """
         if key in self._hanging:
             dropped()
             return otherwise
-        begun, ended, decided = _thread.allocate_lock(), _thread.allocate_lock(), _thread.allocate_lock()
+        begun, ended = _thread.allocate_lock(), _thread.allocate_lock()
         begun.acquire()
         ended.acquire()
         results: list[Result[T]] = []
@@ -79,13 +71,9 @@ class BoundedCalls:
         def thread() -> None:
             begin_thread()
             begun.release()
-            result = Result(work)
+            results.append(Result(work))
             self._hanging.discard(key)
-            if decided.acquire(blocking=False):
-                results.append(result)
-                ended.release()
-            elif result.error is None:
-                late(result.get())
+            ended.release()
 
         self._hanging.add(key)
         try:
@@ -95,9 +83,6 @@ class BoundedCalls:
             dropped()
             return otherwise
         starting = self.seconds if self._starting is None else self._starting
-        in_time = begun.acquire(timeout=starting) and ended.acquire(timeout=self.seconds)
-        if not in_time and decided.acquire(blocking=False):
-            return otherwise
-        if not in_time:  # the result has come just now
-            ended.acquire()
-        return results[0].get()
+        if begun.acquire(timeout=starting) and ended.acquire(timeout=self.seconds):
+            return results[0].get()
+        return otherwise

@@ -8,6 +8,7 @@ In a user namespace nothing is mounted unless an administrator asks for it: an i
 handlers in there for good (fs/binfmt_misc.c, load_binfmt_misc).
 """
 
+import _thread
 import os
 import re
 import time
@@ -26,6 +27,9 @@ _REMOTE = re.compile(
 )
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the kernel's clock for the times of files
 MOUNT_TABLE = "/proc/self/mountinfo"
+# The directories where a thread waits for an automount; the lock is held while one begins to, and while one is opened.
+_awaited: set[str] = set()
+_triggering = _thread.allocate_lock()
 PARENT = os.path.dirname(DEFAULT_DIRECTORY)
 # The option that binds the host's instance into a container: of docker and podman, and of other managers.
 _BIND = f"-v {DEFAULT_DIRECTORY}:/binfmt_misc"
@@ -83,9 +87,11 @@ def find(directory: str | None = None) -> Mounted:
 
     Raises MountError; its message names what is at the path instead, and the remedy.
     """
-    wanted = directory or DEFAULT_DIRECTORY
-    _trigger_automount(wanted)
+    wanted = _wanted(directory)
     table = _mount_table(wanted)
+    if _is_automount(wanted, table):
+        _trigger_automount(wanted)
+        table = _mount_table(wanted)
     if mounted := _at(wanted, table):
         return mounted
     if directory is None:
@@ -104,7 +110,7 @@ def find_to_look(directory: str | None = None) -> Mounted:
     try:
         return find(directory)
     except MountError:
-        wanted = directory or DEFAULT_DIRECTORY
+        wanted = _wanted(directory)
         if not may_mount() or in_user_namespace() or not os.path.isdir(wanted) or _cover(wanted, _mount_table(wanted)):
             raise
     from binfmtd.host import syscalls
@@ -133,7 +139,7 @@ def find_or_mount(where: Where) -> Mounted:
 
     In a user namespace it should only with ``own_instance``.  Raises MountError.
     """
-    wanted = where.directory or DEFAULT_DIRECTORY
+    wanted = _wanted(where.directory)
     try:
         return find(where.directory)
     except MountError:
@@ -193,22 +199,47 @@ def open_place(mounted: Mounted) -> int | None:
 
     After an unmount the directory may be an automount (autofs) of systemd's.  Any other open(2), and any path that
     leads through the directory, then waits until systemd has mounted binfmt_misc.  With O_PATH, and without
-    O_DIRECTORY, that happens only while another process waits already (follow_automount in the kernel's fs/namei.c,
-    autofs_d_manage in fs/autofs/root.c).  Raises OSError.
+    O_DIRECTORY, that happens only while another process or thread waits already (follow_automount in the kernel's
+    fs/namei.c, autofs_d_manage in fs/autofs/root.c).  While a thread of ours does, None is returned.  Raises OSError.
     """
-    place = os.open(mounted.directory, os.O_PATH | os.O_CLOEXEC)
+    with _triggering:
+        if mounted.directory in _awaited:
+            return None
+        place = os.open(mounted.directory, os.O_PATH | os.O_CLOEXEC)
     if os.fstat(place).st_dev != mounted.device:
         os.close(place)
         return None
     return place
 
 
-def does_not_answer(directory: str) -> MountError:
-    """Return the error for a directory that cannot be opened, since the kernel waits for an automount or a server."""
-    return MountError(
-        f"{directory}: the kernel waits for the automount or the server there: find out why "
-        "`systemctl status proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount` says that it does not mount"
-    )
+def _trigger_automount(directory: str) -> None:
+    """Open the directory, so that the automount there mounts binfmt_misc; wait until it has."""
+    with _triggering:
+        _awaited.add(directory)
+    try:
+        with suppress(OSError):
+            os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    finally:
+        _awaited.discard(directory)
+
+
+def _is_automount(directory: str, table: tuple[MountLine, ...]) -> bool:
+    device = device_at(directory)
+    return any(line.fs_type == "autofs" and os.makedev(*line.device) == device for line in table)
+
+
+def does_not_answer(directory: str | None) -> MountError | None:
+    """Return the error for a directory while a thread of ours waits for the automount there, else None."""
+    wanted = _wanted(directory)
+    if wanted not in _awaited:
+        return None
+    why = ": see `systemctl status proc-sys-fs-binfmt_misc.mount`" if wanted == DEFAULT_DIRECTORY else ""
+    return MountError(f"{wanted}: the automount there has not mounted binfmt_misc yet{why}")
+
+
+def _wanted(directory: str | None) -> str:
+    """Return the directory without a slash at its end, with which the kernel would trigger an automount."""
+    return (directory or DEFAULT_DIRECTORY).rstrip("/") or "/"
 
 
 def device_at(directory: str) -> int | None:
@@ -220,9 +251,15 @@ def device_at(directory: str) -> int | None:
 
 
 def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
-    device = device_at(directory)
-    if device is None:
+    try:
+        place = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
         return None
+    try:
+        device = os.fstat(place).st_dev
+        created = created_at(place, device)
+    finally:
+        os.close(place)
     real = os.path.realpath(directory)
     number = (os.major(device), os.minor(device))
     lines = [line for line in table if line.fs_type == FS_TYPE and line.device == number]
@@ -238,7 +275,7 @@ def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
         follows,
         sealed=line.superblock_read_only,
         mount_read_only=line.mount_read_only,
-        created=created_at(directory, device),
+        created=created,
     )
 
 
@@ -348,11 +385,6 @@ def _how_to_mount(directory: str, mounting: str) -> str:
         f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root; in a "
         f"container, start the container with --privileged, or bind the host's into it ({bind_option()})"
     )
-
-
-def _trigger_automount(directory: str) -> None:
-    with suppress(OSError):
-        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def _mount_table(directory: str) -> tuple[MountLine, ...]:

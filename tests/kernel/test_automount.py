@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from support.automount import Automount, AutomountError
 from support.daemon import CONFIG, StartDaemon, pause_and_resume
-from support.instance import Instance
+from support.instance import MOUNT_POINT, Instance
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("private_instances")
@@ -23,15 +23,27 @@ def automount(instance: Instance) -> Iterator[Automount]:
 
 
 @pytest.mark.parametrize(
-    ("options", "removed"),
-    [("", "status"), ("", "one"), ("", None), ("stand_ins = 'permanent'\n", "status"), ("sealed = true\n", None)],
-    ids=["after a flush", "after a removal", "quiet", "permanent stand-ins", "sealed"],
+    ("options", "removed", "arguments"),
+    [
+        ("", "status", ()),
+        ("", "one", ()),
+        ("", None, ()),
+        ("", None, ("--mount", f"{MOUNT_POINT}/")),
+        ("stand_ins = 'permanent'\n", "status", ()),
+        ("sealed = true\n", None, ()),
+    ],
+    ids=["after a flush", "after a removal", "quiet", "with a slash", "permanent stand-ins", "sealed"],
 )
 def test_the_loop_does_not_wait(
-    instance: Instance, automount: Automount, start_daemon: StartDaemon, options: str, removed: str | None
+    instance: Instance,
+    automount: Automount,
+    start_daemon: StartDaemon,
+    options: str,
+    removed: str | None,
+    arguments: tuple[str, ...],
 ) -> None:
     """While the automount does not answer after an unmount, the daemon applies a pause; with its answer it repairs."""
-    daemon = start_daemon(options + CONFIG)
+    daemon = start_daemon(options + CONFIG, arguments)
     if removed is not None:
         instance.remove(removed)  # so the daemon is at work
     automount.unmount()

@@ -130,7 +130,7 @@ class SimulatedDaemon:
 
     def _instance_watch(self) -> InstanceWatch:
         instance_watch = mock.create_autospec(InstanceWatch, instance=True)
-        instance_watch.mounted, instance_watch.searching = "there", False
+        instance_watch.mounted = "there"
         return cast(InstanceWatch, instance_watch)
 
     def _watch(self) -> InotifyWatcher:

@@ -211,7 +211,7 @@ class SimulatedLoop(SimulatedWorld):
     def _in_force(self) -> Iterator[None]:
         """Have the daemon's modules use what is simulated."""
         replaced: list[tuple[Any, Mapping[str, object]]] = [
-            (instance_access, {"Instance": self._open, "Writer": self._writer, "BoundedCalls": AtOnce}),
+            (instance_access, {"Instance": self._open, "Writer": self._writer}),
             (
                 all_parts,
                 {"InotifyWatcher": lambda: self.watch, "MountWatcher": lambda: self.mounts, "Poller": self._poll},

@@ -82,10 +82,7 @@ class AtOnce:
 
     def __init__(self, seconds: float, starting: float = 0.0) -> None: ...
 
-    def hanging(self) -> frozenset[str]:
-        return frozenset()
-
-    def call(self, _: str, work: Callable[[], Any], otherwise: object, **_options: object) -> Any:  # noqa: ARG002
+    def call(self, _: str, work: Callable[[], Any], otherwise: object) -> Any:  # noqa: ARG002
         return work()
 
 

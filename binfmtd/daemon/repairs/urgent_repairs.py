@@ -191,7 +191,7 @@ class UrgentRepairs:
         reaction, exec_breaking = FastRepairResult(), list[str]()
         if self._fast_repair is None or not (events.entries or events.any_entry):
             return reaction, exec_breaking
-        if self._access.mounted is None:
+        if self._access.mounted is None or events.watch_removed:  # then its directory may be an automount by now
             self._out_of_reach(events)
             return reaction, exec_breaking
         try:

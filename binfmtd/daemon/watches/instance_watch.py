@@ -24,7 +24,7 @@ from binfmtd.daemon.watches.inotify import InotifyWatcher
 from binfmtd.daemon.watches.mount_watcher import LEAST_REST
 from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
-from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look, is_sealed
+from binfmtd.kernel.mount import Mounted, Where, does_not_answer, find_or_mount, find_to_look, is_sealed
 from binfmtd.kernel.seal import how_to_open
 
 UNWATCHED_SECONDS = 1.0
@@ -37,7 +37,6 @@ class InstanceWatch:
     def __init__(self, where: Where, watch: InotifyWatcher, wait: Poller) -> None:
         """Attach to nothing yet; ``where`` binfmt_misc is, or is to be mounted."""
         self.mounted: Mounted | None = None
-        self.searching = False  # a thread searches for the mount, and may wait there for an automount
         self.unbroken = False  # True if the watch has been on the attached instance since an earlier ``attach``
         self._where = where
         self._watch = watch
@@ -94,10 +93,9 @@ class InstanceWatch:
         self.unbroken = self._watch.watches_instance and not is_new
         return is_another or is_new
 
-    @property
-    def directory(self) -> str:
-        """Where the instance is mounted, or should be."""
-        return self._where.directory or DEFAULT_DIRECTORY
+    def does_not_answer(self) -> MountError | None:
+        """Return the error of a search that waits for an automount, else None."""
+        return does_not_answer(self._where.directory)
 
     def regard_as(self, mounted: Mounted | None) -> None:
         """Regard the instance as this: its seal has changed."""

@@ -29,27 +29,6 @@ def test_a_call_that_hangs_returns_the_default() -> None:
     assert ended.wait(LONG)
 
 
-def test_a_late_value_is_handed_over() -> None:
-    """A value that comes after the time limit goes to ``late``, which can close it; one in time does not."""
-    answers, handed_over = threading.Event(), threading.Event()
-    values: list[str] = []
-
-    def hangs() -> str:
-        answers.wait()
-        return "late"
-
-    def late(value: str) -> None:
-        values.append(value)
-        handed_over.set()
-
-    calls = BoundedCalls(SHORT)
-    assert calls.call("a", hangs, otherwise="default", late=late) == "default"
-    answers.set()
-    assert handed_over.wait(LONG)
-    assert BoundedCalls(LONG).call("a", lambda: "in time", otherwise="default", late=late) == "in time"
-    assert values == ["late"]
-
-
 def test_a_thread_that_waits_for_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time limit begins with the thread, however late that is; it holds for a late thread as well."""
     start, late = _thread.start_new_thread, 100 * SHORT

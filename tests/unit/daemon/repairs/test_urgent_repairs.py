@@ -35,7 +35,6 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
     """An instance that cannot be opened is reported and waited for, and not looked for at once again and again."""
     instance_watch = mock.create_autospec(InstanceWatch, instance=True)
     instance_watch.mounted = Mounted(str(tmp_path / "closed"), 1, read_only=False)
-    instance_watch.searching = False
     reconciler, sealing, watch, schedule, report = (
         mock.create_autospec(each, instance=True)
         for each in (Reconciler, Sealing, InotifyWatcher, RepairSchedule, Reporter)
