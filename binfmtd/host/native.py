@@ -40,6 +40,8 @@ _FAMILIES = {
     "s390x": {"s390x"},
     "loongarch64": {"loongarch64"},
 }
+# uname's machine -> what may run there as well, such as a 32-bit Python under a 64-bit kernel.
+_BESIDE = {"aarch64": {"arm"}}
 
 
 def find_native(observed: ObservedState | None) -> frozenset[str]:
@@ -60,7 +62,9 @@ def certainly_native() -> AbstractSet[str]:
     named = _FAMILIES.get(os.uname().machine, set())
     head = read_head(OWN_PROGRAM)
     ours = {architecture.name for architecture in CATALOG.values() if takes(architecture.match, head)}
-    return named if ours & named or not ours else ours.union(*(_FAMILIES.get(name, set()) for name in ours))
+    if ours & (named | _BESIDE.get(os.uname().machine, set())) or not ours:
+        return named | ours
+    return ours.union(*(_FAMILIES.get(name, set()) for name in ours))
 
 
 def runs(program: bytes) -> bool | None:
