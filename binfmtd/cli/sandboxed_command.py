@@ -3,12 +3,12 @@
 For example ``sh -c 'kill -SEGV $$'`` gives the status 139, as a shell would.
 
 The command's process group is ours, so a terminal sends ^C to both.  A SIGINT that another process sends, as by ``kill
--INT PID``, is for us alone, and we forward it, as sudo(8) does: ``si_code`` says who sent it (sigaction(2)).  A process
-that sends it to the whole group reaches the command twice.
+-INT PID``, is for us alone, and we forward it, as sudo(8) does: ``si_code`` and ``si_pid`` say who sent it
+(sigaction(2)).  That of a process of our own group is not forwarded: timeout(1) sends it to the whole group as well.
 
-To end the command with *all* its processes, also
-those that have left the group, this process adopts orphans (PR_SET_CHILD_SUBREAPER in prctl(2)): when a process is
-killed, its child processes become ours and are killed next, until none is left.
+To end the command with *all* its processes, also those that have left the group, this process adopts orphans
+(PR_SET_CHILD_SUBREAPER in prctl(2)): when a process is killed, its child processes become ours and are killed next,
+until none is left.
 """
 
 import errno
@@ -153,9 +153,16 @@ def _wait(
         elif number == signal.SIGALRM:
             killed = True
             child.kill()
-        elif number in TO_US or signalled.si_code <= BY_A_PROCESS:
+        elif number in TO_US or (signalled.si_code <= BY_A_PROCESS and _is_of_another_group(signalled.si_pid)):
             child.send_signal(number)
     return killed
+
+
+def _is_of_another_group(sender: int) -> bool:
+    try:
+        return not sender or os.getpgid(sender) != os.getpgrp()  # 0: it is in a process namespace above ours
+    except ProcessLookupError:  # it has ended
+        return True
 
 
 def _collect_orphans(child: subprocess.Popen[bytes], daemon: subprocess.Popen[bytes]) -> None:

@@ -26,6 +26,8 @@ while (number := signal.sigwait(numbers)) != signal.SIGUSR1:
 sys.exit(5)
 """
 
+OTHER_GROUP = ("setsid",)
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -59,7 +61,7 @@ def rest_of(process: "subprocess.Popen[str]") -> str:
 
 def test_an_interrupt_of_another_process(start: Start) -> None:
     """`kill -INT` of the sandbox's process ends the command, and so the sandbox."""
-    process = start("sh", "-c", "echo ready; exec sleep 600")
+    process = start("sh", "-c", "echo ready; exec sleep 600", before=OTHER_GROUP)
     assert line_of(process) == "ready"
     process.send_signal(signal.SIGINT)
     assert process.wait(10 * SLOWNESS) == 128 + signal.SIGINT
@@ -67,11 +69,20 @@ def test_an_interrupt_of_another_process(start: Start) -> None:
 
 def test_signals_of_other_processes(start: Start) -> None:
     """The command gets each signal once, and its own exit status is the sandbox's."""
-    process = start(sys.executable, "-c", PRINTING)
+    process = start(sys.executable, "-c", PRINTING, before=OTHER_GROUP)
     assert line_of(process) == "ready"
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGINT):
         process.send_signal(number)
         assert line_of(process) == number.name
+    process.send_signal(signal.SIGUSR1)
+    assert (process.wait(10 * SLOWNESS), rest_of(process)) == (5, "")
+
+
+def test_an_interrupt_of_the_same_group(start: Start) -> None:
+    """A process of the sandbox's group, such as timeout(1), sends SIGINT to the command itself: it is not forwarded."""
+    process = start(sys.executable, "-c", PRINTING)
+    assert line_of(process) == "ready"
+    process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGUSR1)
     assert (process.wait(10 * SLOWNESS), rest_of(process)) == (5, "")
 
