@@ -135,7 +135,7 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
         raise origin(("flags",)).refuse(
             "C lets set-uid programs of other architectures run as root: set it for one of them, in [emulators.NAME]"
         )
-    chosen = [way for way in WAYS_TO_CHOOSE if way in table]
+    chosen = [way for way in WAYS_TO_CHOOSE if table.get(way, SYSTEM) != SYSTEM]  # that leads to [emulators] paths
     spec = HandlerSpec(
         name=entry.replace(PLACEHOLDER, name),
         match=CATALOG[name].match,

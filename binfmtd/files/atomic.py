@@ -109,8 +109,8 @@ def directories(path: str) -> Iterator[None]:
             sync_directory(os.path.dirname(made))
         yield
     finally:
-        with suppress(OSError):
-            for made in missing:  # the deepest first
+        for made in missing:  # the deepest first
+            with suppress(OSError):
                 os.rmdir(made)
 
 

@@ -37,7 +37,7 @@ def refuse(
     except StateError:
         rows = []
         named = {name: architecture_of(name.rpartition("qemu-")[2]) for name in unwanted}
-        handlers = {name: architecture and architecture.name for name, architecture in named.items()}
+        handlers = {name: architecture.name for name, architecture in named.items() if architecture is not None}
     declared = {name: handlers[name] for name in unwanted if name in handlers}
     by_architecture = {row["architecture"]: row for row in rows if row["architecture"] is not None}
     held = [by_architecture[architecture] for architecture in failed.values() if architecture in by_architecture]
