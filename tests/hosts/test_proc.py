@@ -1,7 +1,9 @@
 """A host whose /proc hides something: other users' processes (hidepid=2), or all but processes (subset=pid)."""
 
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,7 +144,7 @@ def test_an_ordinary_user(host: Host) -> None:
 
 
 def test_subset_pid_without_binfmt_misc(instance: Instance, directory: Path) -> None:
-    """Without /proc/sys the messages name the mount option, and doctor's command mounts binfmt_misc elsewhere."""
+    """Without /proc/sys the messages name the mount option, and the daemon of doctor's command mounts it elsewhere."""
     host = Host(instance, directory, "subset=pid", "bare")
     for command in (("apply",), ("plan",), ("apply", "--own-instance"), ("sandbox", "--", "true")):
         done = host.binfmtd(*command)
@@ -152,9 +154,15 @@ def test_subset_pid_without_binfmt_misc(instance: Instance, directory: Path) -> 
     (failure,) = [found for found in host.binfmtd("doctor", "--json").json["findings"] if found["level"] == "failure"]
     assert (failure["section"], failure["check"]) == ("mount", "mounted")
     assert "it was mounted with subset=pid" in failure["text"]
-    assert host.run("sh", "-euc", failure["remedy"]).status == 0
-    assert host.binfmtd("apply").status == 0
-    assert host.binfmtd("plan").status == 0
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+    remedy = host.entering("env", path, "sh", "-euc", failure["remedy"])
+    with subprocess.Popen(remedy, stderr=subprocess.DEVNULL, start_new_session=True) as daemon:
+        try:
+            wait_until(lambda: host.binfmtd("status", "--check").status == 0, what="a daemon that serves")
+            assert host.binfmtd("apply").status == 0
+            assert host.binfmtd("plan").status == 0
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
 
 
 def test_subset_pid_and_an_owner_without_a_mapping(directory: Path) -> None:
