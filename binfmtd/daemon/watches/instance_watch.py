@@ -94,8 +94,8 @@ class InstanceWatch:
         return is_another or is_new
 
     def does_not_answer(self) -> MountError | None:
-        """Return the error of a search that waits for an automount, else None."""
-        return does_not_answer(self._where.directory)
+        """Return the error of a search that waits for an automount at our instance's place, else None."""
+        return does_not_answer(self._where.directory if self.mounted is None else self.mounted.directory)
 
     def regard_as(self, mounted: Mounted | None) -> None:
         """Regard the instance as this: its seal has changed."""
