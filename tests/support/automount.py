@@ -14,7 +14,7 @@ from support.instance import MOUNT_POINT, Instance
 # In the holder's mount namespace, but in this machine's user namespace, since only its root may mount autofs.
 # binfmt_misc is mounted by a process inside of the instance's user namespace: otherwise it would be this machine's.
 PROGRAM = """
-import ctypes, fcntl, os, struct, subprocess, sys
+import ctypes, errno, fcntl, os, struct, subprocess, sys
 
 point, inside = sys.argv[1], sys.argv[2:]
 os.setpgid(0, 0)
@@ -23,7 +23,8 @@ subprocess.run([*inside, "umount", point], check=True)
 options = f"fd={write},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct"
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.mount(b"automount", point.encode(), b"autofs", 0, options.encode()):
-    sys.exit(f"autofs: {os.strerror(ctypes.get_errno())}")
+    error = ctypes.get_errno()
+    sys.exit("this kernel has no autofs" if error == errno.ENODEV else os.strerror(error))
 os.close(write)
 root = os.open(point, os.O_RDONLY)
 mount = [*inside, "mount", "-t", "binfmt_misc", "binfmt_misc", point]
@@ -40,6 +41,9 @@ for line in sys.stdin:
         fcntl.ioctl(root, 0x9360, struct.unpack_from("3I", packet)[2])  # AUTOFS_IOC_READY, with the packet's token
     print("done", flush=True)
 """
+
+
+_NO_AUTOFS = "this kernel has no autofs"
 
 
 class AutomountError(Exception):
@@ -89,4 +93,6 @@ class Automount(Closing):
     def _done(self) -> None:
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "done\n":
-            raise AutomountError(self._process.communicate()[1])
+            message = self._process.communicate()[1].strip()
+            assert message == _NO_AUTOFS, message
+            raise AutomountError(message)
