@@ -48,10 +48,6 @@ class Instance:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close it."""
         os.close(self.descriptor)
 
     def inode(self, name: str) -> int | None:

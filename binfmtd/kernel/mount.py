@@ -26,6 +26,7 @@ _REMOTE = re.compile(
     rb" - (?:nfs4?|cifs|smb3|9p|ceph|fuse\S*|afs|lustre|gfs2|ocfs2|orangefs|coda|virtiofs|vboxsf|prl_fs|acfs) "
 )
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the kernel's clock for the times of files
+AUTOFS = "autofs"  # the type of an automount
 MOUNT_TABLE = "/proc/self/mountinfo"
 # The directories where a thread waits for an automount; the lock is held while one begins to, and while one is opened.
 _awaited: set[str] = set()
@@ -225,7 +226,7 @@ def _trigger_automount(directory: str) -> None:
 
 def _is_automount(directory: str, table: tuple[MountLine, ...]) -> bool:
     device = device_at(directory)
-    return any(line.fs_type == "autofs" and os.makedev(*line.device) == device for line in table)
+    return any(line.fs_type == AUTOFS and os.makedev(*line.device) == device for line in table)
 
 
 def does_not_answer(directory: str | None) -> MountError | None:
@@ -314,7 +315,7 @@ def _cover(directory: str, table: tuple[MountLine, ...]) -> str | None:
     real, device = os.path.realpath(directory), device_at(directory)
     here = [line.fs_type for line in table if line.point == real and os.makedev(*line.device) == device]
     # A bind mount of the empty directory in /proc/sys (systemd's ReadWritePaths) may be covered: it contains nothing.
-    return here[-1] if here and here[-1] not in (FS_TYPE, "autofs", "proc") else None
+    return here[-1] if here and here[-1] not in (FS_TYPE, AUTOFS, "proc") else None
 
 
 def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:

@@ -13,9 +13,7 @@ from typing import NamedTuple
 from binfmtd.files.environment import in_user_namespace, shares_first_processes
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.host.kernel_module import FS_TYPE
-from binfmtd.kernel.mount import MOUNT_TABLE, Mounted
-
-AUTOFS = "autofs"
+from binfmtd.kernel.mount import AUTOFS, MOUNT_TABLE, Mounted
 
 
 class Owner(StrEnum):

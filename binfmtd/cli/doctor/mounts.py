@@ -11,8 +11,8 @@ from binfmtd.errors import MountError, ProbeError
 from binfmtd.files.environment import in_container, in_pod, in_user_namespace, owns_mount_namespace
 from binfmtd.host.facts import may_mount
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, why_no_directory
-from binfmtd.kernel.mount import find, why_not_mounted_here
-from binfmtd.kernel.mount_layers import AUTOFS, Layers, Owner, layers, owner_of
+from binfmtd.kernel.mount import AUTOFS, find, why_not_mounted_here
+from binfmtd.kernel.mount_layers import Layers, Owner, layers, owner_of
 from binfmtd.model.finding import Finding, Level, Section
 
 _AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"
