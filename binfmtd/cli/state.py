@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 
 from binfmtd.daemon.state_files.state_dir import ROOT_STATE_DIR, default_state_dir
 from binfmtd.errors import StateError
@@ -40,6 +39,8 @@ def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
 
 def again(given: argparse.Namespace, command: str) -> str:
     """Return a command of binfmtd with the --config, --mount and --state-dir of the command line ``given``."""
+    import shlex
+
     words = ["binfmtd", *command.split()]
     for option in ("config", "mount", "state_dir"):
         if (value := getattr(given, option)) is not None:

@@ -7,10 +7,12 @@
 """
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import date
 from datetime import time as clock_time
 from functools import partial
+from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, with_config
@@ -34,6 +36,7 @@ from binfmtd.model.stand_in import check_handler_name
 BY_ARCHITECTURE = "by_architecture"
 SETTINGS = "environment"  # a key that users expect to exist
 _PLUGINS = "PYDANTIC_DISABLE_PLUGINS"  # https://docs.pydantic.dev/latest/concepts/plugins/
+_PLUGIN_LOADER = "pydantic.plugin._loader"
 
 
 def shown(value: object) -> str:
@@ -330,17 +333,23 @@ def _without_plugins() -> TypeAdapter[ConfigFile]:
     """Return the validator of one file.
 
     pydantic offers each validator to plugins, which any installed package can have.  Their code does not belong into a
-    daemon of root, and looking for them takes 2 ms or more.
+    daemon of root.  An empty module in the place of pydantic's loader saves the import of importlib.metadata and email,
+    with which it looks for plugins.  A pydantic whose loader has another name imports them, and finds no plugins.
     """
-    before = os.environ.get(_PLUGINS)
+    saved = os.environ.get(_PLUGINS)
     os.environ[_PLUGINS] = "__all__"
+    loader = ModuleType(_PLUGIN_LOADER)
+    vars(loader)["get_plugins"] = tuple
+    replaced = sys.modules.setdefault(_PLUGIN_LOADER, loader) is loader
     try:
         return TypeAdapter(ConfigFile)
     finally:
-        if before is None:
+        if replaced:
+            del sys.modules[_PLUGIN_LOADER]
+        if saved is None:
             del os.environ[_PLUGINS]
         else:
-            os.environ[_PLUGINS] = before
+            os.environ[_PLUGINS] = saved
 
 
 FILE = _without_plugins()

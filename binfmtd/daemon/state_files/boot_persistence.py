@@ -10,7 +10,6 @@
 """
 
 import os
-import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -237,6 +236,8 @@ class BootPersistence:
         if not any(map(os.path.lexists, (self.file, self._host.below(COPIES)))):
             return False
         there = False
+        import shutil
+
         lock = FileLock(self._host.below(LOCK))
         try:
             if not lock.wait(_PATIENCE):

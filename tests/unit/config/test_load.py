@@ -260,3 +260,12 @@ def test_importing_is_light() -> None:
     """Importing the loader does not import pydantic, which takes longer than all the rest; the first load does."""
     code = "import sys, binfmtd.config.load; sys.exit('pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_search_for_plugins() -> None:
+    """pydantic does not import what it looks for plugins with, and its own loader is imported by later users."""
+    absent = "{'importlib.metadata', 'email.message', 'pydantic.plugin._loader'}.isdisjoint(sys.modules)"
+    later = "pydantic.TypeAdapter(int).validate_python(1), 'importlib.metadata' in sys.modules"
+    code = f"import pydantic, sys, binfmtd.config.schema; print({absent}, {later})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "True 1 True\n"
