@@ -2,11 +2,11 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular, read_start, reading
-from binfmtd.files.paths import Seen, resolve
+from binfmtd.files.paths import Chain, Seen, resolve
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
 from binfmtd.host.facts import OWN_PROGRAM
@@ -38,27 +38,37 @@ def _of_executable(status: os.stat_result | None) -> FileIdentity | None:
     return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
-    """Return the facts about each path; identity and trust come from one walk, so they are about the same file."""
-    facts = {}
+def look_at(
+    paths: Iterable[str], trust: Trust, remote_devices: Container[int] = frozenset()
+) -> dict[str, InterpreterFacts]:
+    """Return the facts about each path, all from one walk, so that they are about the same file.
+
+    ``remote_devices``: the device numbers of the file systems that count as remote (kernel/mount.py).
+    """
     seen: Seen = {}
     versions: dict[str, bool] = {}
+    facts = {}
     for path in paths:
         way = resolve(path, seen)
-        if way.magic is not None:
-            facts[path] = InterpreterFacts(file_identity(path), _magic(way.magic))
-            continue
-        identity = _of_executable(way.stat)
-        if identity is None:
-            facts[path] = InterpreterFacts(in_version=_in_version(os.path.dirname(path), versions))
-        else:
-            head = read_head(path)
-            script = parse_shebang(head) is not None
-            fails = "" if script else _no_program(head, identity.size)
-            facts[path] = InterpreterFacts(
-                identity, way_untrusted(way, trust), script=script, fails=fails, version=_version_in_store(path)
-            )
+        remote = any(step.stat is not None and step.stat.st_dev in remote_devices for step in way.steps)
+        facts[path] = _facts(way, trust, versions)._replace(remote=remote)
     return facts
+
+
+def _facts(way: Chain, trust: Trust, versions: dict[str, bool]) -> InterpreterFacts:
+    """Return the facts about one path but ``remote``; ``versions`` has what was found before (``_in_version``)."""
+    path = way.path
+    if way.magic is not None:
+        return InterpreterFacts(file_identity(path), _magic(way.magic))
+    identity = _of_executable(way.stat)
+    if identity is None:
+        return InterpreterFacts(in_version=_in_version(os.path.dirname(path), versions))
+    head = read_head(path)
+    script = parse_shebang(head) is not None
+    fails = "" if script else _no_program(head, identity.size)
+    return InterpreterFacts(
+        identity, way_untrusted(way, trust), script=script, fails=fails, version=_version_in_store(path)
+    )
 
 
 def _in_version(directory: str, known: dict[str, bool]) -> bool:

@@ -25,7 +25,6 @@ from typing import NamedTuple
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.watches.armed import Armed
 from binfmtd.daemon.watches.inotify import InotifyWatcher
-from binfmtd.files.paths import resolve
 from binfmtd.files.trust import Trust
 from binfmtd.host.bounded import BoundedCalls
 from binfmtd.host.facts import OWN_PROGRAM
@@ -292,12 +291,10 @@ class InterpreterFiles:
 
     def _answer(self, path: str) -> Answer:
         armed = self._watch.arm_all(lambda: watched([path]))
-        facts = look_at([path], self._trust)[path]
         devices = self._remote_devices
         if devices is None:
             devices = self._remote_devices = remote_devices()
-        remote = any(step.stat is not None and step.stat.st_dev in devices for step in resolve(path).steps)
-        return Answer(facts._replace(remote=remote), armed)
+        return Answer(look_at([path], self._trust, devices)[path], armed)
 
     def _thread_ended(self) -> None:
         self._threads -= 1
