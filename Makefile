@@ -139,7 +139,7 @@ test-cluster: setup $(VENV)/.stamp-containers ## test the DaemonSet and the Helm
 test-systemd: setup man completions ## test the unit in a Debian with real systemd, booted by systemd-nspawn; needs root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
-	$(BIN)/python -m pytest tests/systemd
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/systemd
 
 test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and BuildKit, LXC, Incus, nesting, /proc, musl; four minutes, needs root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \

@@ -4,6 +4,7 @@ It boots in its own user namespace, and so mounts its own binfmt_misc.  mmdebstr
 once and keeps it in build/systemd; each machine gets a copy.  Python and binfmtd's dependencies are Debian's packages.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -257,11 +258,13 @@ def make_tree(suite: str = SUITE, packages: Sequence[str] = PACKAGES, options: S
     command = (*MMDEBSTRAP, f"--include={','.join(packages)}", *APT_OPTIONS, *options, suite)
     recipe = hashlib.sha256("\0".join(command).encode()).hexdigest()[:12]
     tree = BUILD / f"{recipe}.tar"
-    if not tree.exists():
-        BUILD.mkdir(parents=True, exist_ok=True)
-        unfinished = tree.with_suffix(".unfinished.tar")
-        downloads.make([*command, str(unfinished)], unfinished)
-        unfinished.rename(tree)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another of pytest's processes may be making it
+        if not tree.exists():
+            unfinished = tree.with_suffix(".unfinished.tar")
+            downloads.make([*command, str(unfinished)], unfinished)
+            unfinished.rename(tree)
     return tree
 
 

@@ -32,6 +32,7 @@ def service(machine: Booted) -> Booted:
     """Return the machine with the service running as it was installed, with one handler, whatever a test did before."""
     shutil.rmtree(machine.root / DROP_INS.lstrip("/"), ignore_errors=True)
     machine.write(CONFIG, ONE_HANDLER)
+    machine.run("rm", "--force", "/run/binfmtd/probed.json")
     machine.systemctl("daemon-reload")
     machine.systemctl("restart", UNIT)
     assert ENTRY in machine.entries(), "READY=1 comes when every handler is registered"
