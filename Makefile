@@ -157,11 +157,11 @@ test-emulators: setup ## test the store of emulators with a real registry, archi
 	-@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19' # only Debian 13 has these
 	$(BIN)/python -m pytest tests/emulators tests/unit/test_deep_programs.py
 
-test-packages: setup ## test the packages: RPM on an empty tree and on a booted Debian, the one file on a Debian 12 without Python, the service under OpenRC, the recipes; needs apt, and root
+test-packages: setup man completions ## test the packages: RPM on an empty tree and on a booted Debian, the one file on a Debian 12 without Python, the service under OpenRC, the recipes; needs apt, and root
 	@$(NEED) rpm 'command -v rpmbuild' rpmlint 'command -v rpmlint' systemd-container 'command -v systemd-nspawn' \
 	    mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' nix-bin 'command -v nix-instantiate' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
-	$(BIN)/python -m pytest tests/packages
+	$(BIN)/python -m pytest -n auto --dist loadgroup tests/packages
 
 ANSIBLE := build/ansible
 lint-ansible: $(ANSIBLE)/.stamp ## check the Ansible role with ansible-lint, by the rules of its profile production

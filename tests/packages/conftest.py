@@ -11,6 +11,20 @@ from support.waiting import SLOWNESS
 from binfmtd import __version__
 
 BUILD_SECONDS = 600 * SLOWNESS
+# Files whose tests use one build directory: one of pytest's processes runs them all.  Each other file is alone.
+_TOGETHER = {
+    "test_rpm": "source archive",
+    "test_rpm_systemd": "source archive",
+    "test_recipes": "source archive",
+    "test_one_file": "one file",
+    "test_one_file_systemd": "one file",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group(_TOGETHER.get(item.path.stem, item.path.stem)))
 
 
 @pytest.fixture(scope="session")
