@@ -95,6 +95,7 @@ def test_reload_keeps_the_restart_policy(engine: Engine, arm64: Path, config: Pa
 def test_a_version_in_a_volume(engine: Engine, arm64: Path, config: Path) -> None:
     """The daemon uses the emulators of a version in a volume, and each switch is a reload without a failure."""
     volume = ["--volume=emulators:/var/lib/binfmtd/emulators"]
+    engine.checked("volume", "rm", "--force", "emulators")  # from an earlier run: the engine's data stay in build/
     added = engine.checked("run", "--rm", *volume, "binfmtd", "emulators", "import", "/usr/bin", "--name", "first")
     assert added.stdout.startswith("added first: ")
     config.write_text('architectures = ["arm64"]\n[emulators]\nversion = "first"\n')
