@@ -8,11 +8,11 @@ version of the source, is an error: so a tag on the wrong commit makes no releas
 import argparse
 import re
 import sys
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADING = re.compile(r"^## (?P<version>\S+) \((?P<date>[^)]*)\)$")
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
 LINK = re.compile(r"\]\((?!https?:|#)(?P<path>[^)]+)\)")
 VERSION = re.compile(r'^__version__ = "(?P<version>.+)"$', re.MULTILINE)
 
@@ -31,7 +31,7 @@ def notes(changelog: str, version: str, base: str = "") -> str:
         if section is not None:
             section.append(line)
         elif heading is not None and heading["version"] == version:
-            if not DATE.fullmatch(heading["date"]):
+            if not _is_date(heading["date"]):
                 raise NotesError(f"CHANGELOG.md: {line} has no date: write one, such as ## {version} (2026-12-01)")
             section = []
     if section is None:
@@ -40,6 +40,13 @@ def notes(changelog: str, version: str, base: str = "") -> str:
     if not text:
         raise NotesError(f"CHANGELOG.md has nothing under {version}: write what changed")
     return LINK.sub(lambda link: f"]({base}{link['path']})", text) + "\n"
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text  # it also takes the year and week, and no hyphens
+    except ValueError:
+        return False
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 Each test begins on a node without entries, pods and mounts of ours, and with binfmt_misc mounted.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,13 @@ from support.docker_images import BASE, DATA, NEEDED, build_images, copy_checkou
 from support.docker_images import BUILD as DOCKER
 from support.engine import Engine
 from support.foreign_tree import arm64_archive
-from support.helm import Helm
+from support.helm import IMAGE, NEXT_TAG, TAG, Helm
 from support.kubernetes_programs import programs
 from support.pods import FOREIGN, Install, Pods
 from support.required import require
 
 BUILD = CHECKOUT / "build" / "cluster"
-EMULATORS = "registry.example.com/binfmtd-emulators:0.1.0"  # of overlays/emulators
+EMULATORS = f"registry.example.com/binfmtd-emulators:{TAG}"  # of overlays/emulators
 PROGRAMS = ("containerd", "ctr", "runc", "go", "dpkg-source", "openssl")
 CONTROLLER = Path("/sys/fs/cgroup/memory")  # the kubelet of this suite takes control groups v1
 
@@ -44,8 +45,7 @@ def images(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive = tmp_path_factory.mktemp("images") / "images.tar"
     with Engine(tmp_path_factory.mktemp("build") / "engine", DATA) as engine:
         build_images(engine, checkout)
-        names = name_images(engine, "registry.example.com", "0.1.0")
-        names += name_images(engine, "registry.example.com", "0.1.1")
+        names = [name for tag in (TAG, NEXT_TAG) for name in name_images(engine, os.path.dirname(IMAGE), tag)]
         names += [BASE, "k8s.gcr.io/pause:3.2", FOREIGN, EMULATORS]
         engine.checked("tag", "binfmtd", EMULATORS)
         pause = tmp_path_factory.mktemp("pause")

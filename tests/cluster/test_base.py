@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import NODE, READY_SECONDS, Cluster
+from support.helm import IMAGE, NEXT_TAG
 from support.instance import MOUNT_POINT
 from support.pods import IN_NAMESPACE, SET, Install
 from support.waiting import wait_until
@@ -54,7 +55,7 @@ def test_a_program_runs_all_the_while(cluster: Cluster, install: Install, arm64:
     """No execution fails while the pod is replaced, the node drained, and its kubelet and containerd are restarted."""
     pods = install()
     with cluster.executing(arm64) as running:
-        pods.kubectl("set", "image", SET, "*=registry.example.com/binfmtd:0.1.1")
+        pods.kubectl("set", "image", SET, f"*={IMAGE}:{NEXT_TAG}")
         pods.wait_ready()
         running.wait_for_more()
 

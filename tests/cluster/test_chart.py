@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import READY_SECONDS, Cluster
-from support.helm import CHART, IMAGE, RELEASE, TAG, Helm
+from support.helm import CHART, IMAGE, NEXT_TAG, RELEASE, TAG, Helm
 from support.instance import MOUNT_POINT
 from support.pods import IN_NAMESPACE, SET, Install, Pods, machine_in_a_pod
 from support.waiting import wait_until
@@ -17,7 +17,6 @@ pytestmark = pytest.mark.cluster
 
 ENTRY = "qemu-aarch64"
 HOLD = "/run/binfmtd/binfmt_misc"
-NEXT_TAG = "0.1.1"
 WAIT = ("--wait", f"--timeout={READY_SECONDS}s")
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = ("docs/kubernetes.md", f"{CHART}/README.md")
@@ -178,13 +177,13 @@ def test_sealed(cluster: Cluster, helm: Helm, pods: Pods, checkout: Path) -> Non
 def test_from_a_registry(cluster: Cluster, helm: Helm, pods: Pods, checkout: Path, arm64: Path) -> None:
     """The README's commands push the chart to a registry and install it from there; a newer chart upgrades it."""
     cluster.checked("create", "namespace", "binfmtd")
-    remote, newer = "oci://localhost:5000/charts", "0.1.1"
+    remote, newer = "oci://localhost:5000/charts", NEXT_TAG
     with cluster.registry():
         helm.run_block(block(checkout, PAGES[1], "helm push"))
         pods.wait_ready()
         archive = next(helm.work.glob("binfmtd-*.tgz"))
         (helm.work / "pulled").mkdir()
-        helm.checked("pull", f"{remote}/binfmtd", "--version=0.1.0", "--plain-http", "--destination=pulled")
+        helm.checked("pull", f"{remote}/binfmtd", f"--version={TAG}", "--plain-http", "--destination=pulled")
         assert (helm.work / "pulled" / archive.name).read_bytes() == archive.read_bytes()
 
         with cluster.executing(arm64):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.cluster import Cluster
 from support.documents import Fragment, fragments
+from support.helm import IMAGE
 from support.pods import Pods
 
 pytestmark = pytest.mark.cluster
@@ -22,7 +23,7 @@ def test_each_command_works(cluster: Cluster, checkout: Path) -> None:
     page = (checkout / PAGE).read_text()
     file = page.partition("```yaml\n")[2].partition("```")[0]
     assert "kind: Kustomization" in file
-    (checkout / "kustomization.yaml").write_text(file.replace("registry.internal", "registry.example.com"))
+    (checkout / "kustomization.yaml").write_text(file.replace("registry.internal/binfmtd", IMAGE))
     pods = Pods(cluster, checkout)
     ran = 0
     for fragment in lines():

@@ -15,6 +15,8 @@ from support.manifests import CUSTOM, KUBERNETES, Documents, build, load_config,
 from support.registry import PASSWORD, USER, Registry
 from support.required import unavailable
 
+from binfmtd import __version__
+
 pytestmark = pytest.mark.container
 
 CHART = CHECKOUT / "packaging/helm/binfmtd"
@@ -30,7 +32,7 @@ ADDED_LABELS = {
 STORE = {
     "enabled": True,
     "name": "first",
-    "image": {"repository": "registry.example.com/binfmtd-emulators", "tag": "0.1.0"},
+    "image": {"repository": "registry.example.com/binfmtd-emulators", "tag": __version__},
 }
 # Overlay -> the values that stand for it.
 OVERLAYS: dict[str, dict[str, Any]] = {

@@ -10,6 +10,8 @@ from support.howto import blocks
 from support.manifests import KUBERNETES, build, one, validator, versions, yaml
 from support.quadlet import generate
 
+from binfmtd import __version__
+
 pytestmark = pytest.mark.container
 
 QUADLETS = "/etc/containers/systemd/"
@@ -40,7 +42,7 @@ def test_bottlerocket(tmp_path: Path) -> None:
         validator.validate(daemon_set, version, strict=True)
     (daemon,) = daemon_set["spec"]["template"]["spec"]["containers"]
     assert daemon["securityContext"]["seLinuxOptions"] == {"type": "spc_t", "level": "s0"}
-    assert daemon["image"] == "registry.internal/binfmtd:0.1.0"
+    assert daemon["image"] == f"registry.internal/binfmtd:{__version__}"
 
 
 def test_fedora_coreos(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_fedora_coreos(tmp_path: Path) -> None:
     unit = (tmp_path / "units" / "binfmtd.service").read_text()
     (line,) = (line for line in unit.splitlines() if line.startswith("ExecStart="))
     assert "--security-opt label=type:spc_t --security-opt label=level:s0" in line
-    assert line.endswith(" --privileged registry.example.org/binfmtd:0.1.0 run")
+    assert line.endswith(f" --privileged registry.example.org/binfmtd:{__version__} run")
 
 
 def verify(text: str, directory: Path) -> str:

@@ -15,6 +15,7 @@ from support.manifests import CUSTOM, KUBERNETES, build, load_config, one, valid
 from support.programs import foreign_program
 from support.waiting import wait_until
 
+from binfmtd import __version__
 from binfmtd.catalog.architectures import CATALOG
 
 pytestmark = pytest.mark.container
@@ -67,7 +68,7 @@ def test_combined_overlays(tmp_path: Path) -> None:
     (daemon,) = one(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"]
     assert "SYS_ADMIN" in daemon["securityContext"]["capabilities"]["add"]
     assert config.labels.startswith(tuple(mount["mountPath"] for mount in daemon["volumeMounts"]))
-    assert daemon["image"] == "registry.internal/binfmtd:0.1.0"
+    assert daemon["image"] == f"registry.internal/binfmtd:{__version__}"
 
 
 def test_a_schema_can_reject() -> None:
@@ -143,13 +144,14 @@ def test_only_the_mounting_is_privileged() -> None:
 def test_an_upgrade_leaves_the_emulators(tmp_path: Path) -> None:
     """A kustomization that names another image of binfmtd changes the daemon, and not the emulators of the store."""
     shutil.copytree(KUBERNETES, tmp_path / "config" / "kubernetes")
-    images = [{"name": "registry.example.com/binfmtd", "newName": "registry.internal/binfmtd", "newTag": "0.2.0"}]
+    base = yaml.safe_load((KUBERNETES / "base/kustomization.yaml").read_text())
+    images = [{"name": base["images"][0]["newName"], "newName": "registry.internal/binfmtd", "newTag": "99.0.0"}]
     kustomization = {"resources": ["config/kubernetes/overlays/emulators"], "images": images}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     pod = one(build(tmp_path), "DaemonSet")["spec"]["template"]["spec"]
     found = {each["name"]: each["image"] for each in (*pod["initContainers"], *pod["containers"])}
-    ours = dict.fromkeys(("mount", "binfmtd"), "registry.internal/binfmtd:0.2.0")
-    assert found == ours | {"emulators": "registry.example.com/binfmtd-emulators:0.1.0"}
+    ours = dict.fromkeys(("mount", "binfmtd"), "registry.internal/binfmtd:99.0.0")
+    assert found == ours | {"emulators": f"registry.example.com/binfmtd-emulators:{__version__}"}
 
 
 def test_nodes_that_run_no_daemon_set() -> None:

@@ -8,16 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from support.cli import Result
+from binfmtd import __version__
+from support.cli import CHECKOUT, Result
 from support.cluster import Cluster
 from support.helm_program import LIBRARY
+from support.manifests import yaml
 from support.pods import IN_NAMESPACE
 from support.programs import install
 from support.required import unavailable
 
 RELEASE = "binfmtd"
 CHART = "packaging/helm/binfmtd"
-IMAGE, TAG = "registry.example.com/binfmtd", "0.1.0"  # of the cluster's images
+IMAGE = str(yaml.safe_load((CHECKOUT / CHART / "values.yaml").read_text())["image"]["repository"])
+TAG, NEXT_TAG = __version__, "99.0.0"  # of the cluster's images
 _PROGRAM = """#!/bin/sh
 exec '{python}' -I '{program}' "$@"
 """

@@ -67,16 +67,16 @@ def test_no_unknown_value() -> None:
 
 
 def test_the_version() -> None:
-    """The chart installs the version of this source: appVersion is the image's tag."""
-    (found,) = re.findall(r"^appVersion: (.*)$", (CHART / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert found == __version__
+    """The chart has the version of this source, and installs it: appVersion is the image's tag."""
+    chart = (CHART / "Chart.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", chart, re.MULTILINE) == [__version__]
+    assert re.findall(r"^appVersion: (.*)$", chart, re.MULTILINE) == [__version__]
 
 
 def test_the_versions_in_the_commands() -> None:
-    """The README's commands for a registry name the chart's own version."""
-    (version,) = re.findall(r"^version: (.*)$", (CHART / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    """The README's commands for a registry name that version."""
     readme = (CHART / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"binfmtd-(\d\S*)\.tgz|--version (\S+)", readme) == [(version, ""), ("", version)]
+    assert re.findall(r"binfmtd-(\d\S*)\.tgz|--version (\S+)", readme) == [(__version__, ""), ("", __version__)]
 
 
 LISTEN = ['listen = "0.0.0.0:9427"', "[metrics]\nlisten='[::]:9427' # IPv6", 'metrics = { listen = "0.0.0.0:9427" }']
