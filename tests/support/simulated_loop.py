@@ -186,7 +186,7 @@ class SimulatedLoop(SimulatedWorld):
         except MountError:
             return Unreachable()
 
-    def _look_at(self, paths: Iterable[str], _: object) -> dict[str, InterpreterFacts]:
+    def _look_at(self, paths: Iterable[str], *_: object) -> dict[str, InterpreterFacts]:
         return {path: InterpreterFacts(self.identity(path)) for path in paths}
 
     def _poll(self, *descriptors: int) -> SimulatedPoller:
@@ -220,7 +220,7 @@ class SimulatedLoop(SimulatedWorld):
             (instance_watch, {"find_or_mount": self._find}),
             (interpreter_files, {"BoundedCalls": AtOnce, "file_identity": self.identity, "read_head": lambda _: b""}),
             (interpreter_files, {"look_at": self._look_at, "watched": lambda paths: {path: {path} for path in paths}}),
-            (interpreter_files, {"remote_devices": frozenset, "resolve": lambda _: mock.Mock(steps=())}),
+            (interpreter_files, {"remote_devices": frozenset}),
             (status_file, {"write_status": self._write_status, "status_written": lambda _: True}),
             (event_log, {"get_logger": lambda: RecordingLogger(self)}),
             (probe_report, {"get_logger": lambda: RecordingLogger(self)}),
