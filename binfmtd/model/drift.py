@@ -24,11 +24,22 @@ class Drift(StrEnum):
 
     @property
     def differs(self) -> bool:
-        """True if an entry exists under the name, and its registration is not the declared one: the log says how."""
-        return self in _DIFFERS
+        """True if an entry exists under the name, and its registration is not the declared one.
+
+        The log then describes the difference, and exchanging its stand-in counts towards the backoff.
+        """
+        return _DIFFERS[self]
 
 
-_DIFFERS = frozenset({Drift.CHANGED})
+_DIFFERS = {
+    Drift.MISSING: False,
+    Drift.CHANGED: True,
+    Drift.DISABLED: False,
+    Drift.UNWANTED: False,
+    Drift.OUT_OF_ORDER: False,
+    Drift.STALE_INTERPRETER: False,
+    Drift.SWITCHED_OFF: False,
+}
 
 
 class DriftFacts(NamedTuple):

@@ -59,7 +59,6 @@ class Counts:
     def copy(self) -> Self:
         """Return a copy, which later counting does not change."""
         copied = type(self)(self.started_at)
-        copied.__dict__.update(self.__dict__)
-        copied.repairs, copied.passes = self.repairs.copy(), self.passes.copy()
-        copied.served, copied.settled = self.served.copy(), self.settled.copy()
+        for name, value in vars(self).items():
+            setattr(copied, name, value.copy() if hasattr(value, "copy") else value)
         return copied

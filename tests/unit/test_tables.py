@@ -13,7 +13,6 @@ import binfmtd
 PARTIAL = {
     "binfmtd.cli.doctor.render._COLOURS",  # what was not checked has no colour
     "binfmtd.cli.doctor.entries._TEXTS",  # an opaque entry has no interpreter, and a text of its own
-    "binfmtd.daemon.reporting.causes._DEEDS",  # no process causes the other drifts
 }
 
 

@@ -30,14 +30,17 @@ _ANOTHER = "another process"
 _SYSTEMD_BINFMT = "systemd-binfmt.service"
 _JUST_NOW = 2.0  # seconds: the unit stops, flushes, starts, flushes and registers in less
 
+# The words for a drift that an event shows, followed by the process; None if an event does not show the process.
 _DEEDS = {
     Drift.MISSING: "removed",
     Drift.CHANGED: "replaced",
     Drift.DISABLED: "disabled",
+    Drift.UNWANTED: None,
+    Drift.OUT_OF_ORDER: None,
     Drift.STALE_INTERPRETER: "registered again",
     Drift.SWITCHED_OFF: "switched off",
 }
-# The words for a drift that only a pass has found, or of which no event hints at a process: every kind has a row.
+# The words for a drift that only a pass has found, or whose process an event does not show.
 _CONDITIONS = {
     Drift.MISSING: "missing",
     Drift.CHANGED: "different from the config",
@@ -154,7 +157,7 @@ def _difference(entry: Entry | None, wanted: Registration | None) -> str:
 
 def _cause(facts: DriftFacts, agent: str) -> Cause:
     """Return the cause in words; ``agent`` is the process that flushed, if there was a flush."""
-    deed = _DEEDS.get(facts.drift)
+    deed = _DEEDS[facts.drift]
     if deed is None:
         words = _CONDITIONS[facts.drift]
         return Cause(words, words, facts.detail)

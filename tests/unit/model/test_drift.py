@@ -14,5 +14,5 @@ def test_who_only_adds_removes_nothing_but_stand_ins(act: Act) -> None:
 
 
 def test_drifts_of_a_registration() -> None:
-    """Only of these is it said how the entry differs, and two daemons could replace each other's for ever."""
+    """The log describes the difference for these kinds alone, and only these can be a dispute between two daemons."""
     assert [drift for drift in Drift if drift.differs] == [Drift.CHANGED]

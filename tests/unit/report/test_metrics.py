@@ -98,6 +98,8 @@ def test_a_copy_stays_as_it_was(counts: Counts) -> None:
     copy = counts.copy()
     assert copy.__dict__.keys() == counts.__dict__.keys()
     assert (copy.repairs, copy.passes, copy.started_at) == (counts.repairs, counts.passes, counts.started_at)
+    shared = [name for name, value in vars(counts).items() if vars(copy)[name] is value]
+    assert all(isinstance(vars(counts)[name], int | float) for name in shared), shared
     for changed in (counts.repairs, counts.passes):
         changed.clear()
     counts.served.add(1)
