@@ -78,7 +78,7 @@ class RecordingReporter(Reporter):
         self.repairs: list[str] = []
         self.contentions: list[str] = []
 
-    def repaired(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:  # noqa: ARG002
+    def count_repair(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:  # noqa: ARG002
         self.repairs.append(name)
 
     def contention_started(self, name: str) -> None:

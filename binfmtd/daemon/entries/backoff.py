@@ -33,7 +33,7 @@ class Backoff:
         self._repairs: deque[float] = deque(maxlen=REPAIRS_OF_ALL if of_all else REPAIRS)
         self._pause = 0.0  # seconds from a repair to the next one; 0: no backoff
 
-    def repaired(self, now: float) -> bool:
+    def count_repair(self, now: float) -> bool:
         """Count a repair; return True if a backoff begins with it."""
         repairs = self._repairs
         waited = not repairs or now >= repairs[-1] + self._pause

@@ -298,12 +298,12 @@ class StateTable:
 
     # Backoff
 
-    def repaired(self, name: str, now: float) -> bool:
+    def count_repair(self, name: str, now: float) -> bool:
         """Count a repair towards the name's backoff; return True if a backoff begins with it."""
         state = self[name]
         if state.backoff is None:
             state.backoff = Backoff(of_all=name == INSTANCE)
-        begins = state.backoff.repaired(now)
+        begins = state.backoff.count_repair(now)
         if begins:
             self._contended[name] = state.backoff
         return begins

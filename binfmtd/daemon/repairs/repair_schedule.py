@@ -351,13 +351,13 @@ class RepairSchedule:
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
         state = self._states[name]
         if drift is not Drift.UNWANTED and (state.was_in_order or name == INSTANCE):
-            self._report.repaired(name, drift, took, bridged=state.served_after is not None)
+            self._report.count_repair(name, drift, took, bridged=state.served_after is not None)
         # A pass may come in the middle of repeated flushes: what is missing then belongs to the instance's backoff.
         if not free and not (drift is Drift.MISSING and self._states.is_contended(INSTANCE)):
             self._contend(name, now)
 
     def _contend(self, name: str, now: float) -> None:
-        if self._states.repaired(name, now) and self._contended_names(name) == {name}:
+        if self._states.count_repair(name, now) and self._contended_names(name) == {name}:
             self._report.contention_started(name)
 
     def _contended_names(self, name: str) -> set[str]:

@@ -218,7 +218,7 @@ class Reporter:
     def _backs_off(self, names: Collection[str]) -> bool:
         return self._states.is_contended(INSTANCE) or all(map(self._states.is_contended, names))
 
-    def repaired(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:
+    def count_repair(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:
         """Count the repair of one drift.
 
         ``seconds`` after its first event, if a pass ended it and that is known; ``bridged``: a stand-in served before.
@@ -311,13 +311,13 @@ class Reporter:
         return True
 
     def config_loaded(self, config: Config) -> None:
-        """Log the warnings of a config."""
+        """Take in the config that is in force, at the start and after each reload: log its warnings."""
         for warning in config.warnings:
             self._event_log.log.warning("config_warning", reason=warning)
 
     def config_reloaded(self, config: Config, began: float) -> None:
         """Log that another config is in force; its reload ``began`` at this time since the boot, in seconds."""
-        self.status.config_loaded(began)
+        self.status.config_replaced(began)
         self._invalid = None
         self._event_log.forget_said()
         self._event_log.pass_log.info("config_reloaded", generation=self.status.generation, files=list(config.sources))

@@ -42,7 +42,7 @@ class StatusFile:
         self._wanted: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None  # the content of the file, without ``passes`` and ``last_pass``
 
-    def config_loaded(self, reload_began: float) -> None:
+    def config_replaced(self, reload_began: float) -> None:
         """Record that another config is in force; its reload began ``reload_began`` seconds after the boot."""
         self.generation += 1
         self._loaded_at = now()

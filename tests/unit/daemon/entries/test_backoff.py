@@ -20,7 +20,7 @@ from binfmtd.model.plan import INSTANCE
 
 def repaired(times: int, step: float, name: str = "a") -> tuple[StateTable, list[bool]]:
     states = StateTable()
-    return states, [states.repaired(name, 100.0 + n * step) for n in range(times)]
+    return states, [states.count_repair(name, 100.0 + n * step) for n in range(times)]
 
 
 def test_the_tenth_repair_within_ten_seconds_begins_it() -> None:
@@ -49,14 +49,14 @@ def test_pauses_double_up_to_thirty_seconds() -> None:
         pauses.append(states.allowed_at("a") - now)
         now = states.allowed_at("a")
         assert states.end_backoffs(now) == []  # no end as long as repairs follow, even at the longest pause
-        assert not states.repaired("a", now)
+        assert not states.count_repair("a", now)
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0])
 
 
 def test_other_names_are_not_slowed() -> None:
     """Each name has its own history."""
     states, _ = repaired(10, 0.0)
-    states.repaired("b", 100.0)
+    states.count_repair("b", 100.0)
     assert states.contended() == {"a"}
     assert states.allowed_at("b") == states.allowed_at("never seen") == float("-inf")
 
@@ -64,7 +64,7 @@ def test_other_names_are_not_slowed() -> None:
 def test_sixty_seconds_without_a_repair_end_it() -> None:
     """After 60 s without a repair a name has no history; only names that were backed off from are returned."""
     states, _ = repaired(10, 0.0)
-    states.repaired("b", 100.0)
+    states.count_repair("b", 100.0)
     assert states.next_calm_at() == 100.0 + QUIET
     assert states.end_backoffs(100.0 + QUIET - 0.001) == []
     assert states.end_backoffs(100.0 + QUIET) == ["a"]
@@ -72,7 +72,7 @@ def test_sixty_seconds_without_a_repair_end_it() -> None:
     assert states.next_calm_at() == float("inf")
     assert states.contended() == frozenset()
     assert states.allowed_at("a") == float("-inf")
-    assert not states.repaired("a", 161.0)
+    assert not states.count_repair("a", 161.0)
 
 
 def test_the_whole_instance() -> None:
@@ -91,7 +91,7 @@ def test_once_contended_repairs_are_rare(gaps: list[float]) -> None:
     now, at = 100.0, []
     for gap in gaps:
         now = max(now + gap, states.allowed_at("a"))
-        states.repaired("a", now)
+        states.count_repair("a", now)
         at.append(now)
     assert all(
         later - earlier >= min(0.2 * 2**n, LONGEST_PAUSE) * 0.999 for n, (earlier, later) in enumerate(pairwise(at))

@@ -148,7 +148,7 @@ def test_prune() -> None:
     states.apply("gone", Event.UNDECLARED)
     states.apply("declared", Event.UNDECLARED)
     states.apply("failed", Event.REFUSED, error=REFUSED)
-    states.repaired("repaired", 1.0)
+    states.count_repair("repaired", 1.0)
     states.prune({"declared"})
     assert {name for name, _ in states.items()} == {"declared", "failed", "repaired"}
 
