@@ -161,7 +161,7 @@ test-packages: setup man completions ## test the packages: RPM on an empty tree 
 	@$(NEED) rpm 'command -v rpmbuild' rpmlint 'command -v rpmlint' systemd-container 'command -v systemd-nspawn' \
 	    mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' nix-bin 'command -v nix-instantiate' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
-	$(BIN)/python -m pytest -n auto --dist loadgroup tests/packages
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/packages
 
 ANSIBLE := build/ansible
 lint-ansible: $(ANSIBLE)/.stamp ## check the Ansible role with ansible-lint, by the rules of its profile production

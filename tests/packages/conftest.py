@@ -1,6 +1,9 @@
 """For the packages: the source archive, the RPM package and the one file, which are built once."""
 
+import fcntl
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,45 +14,51 @@ from support.waiting import SLOWNESS
 from binfmtd import __version__
 
 BUILD_SECONDS = 600 * SLOWNESS
-# Files whose tests use one build directory: one of pytest's processes runs them all.  Each other file is alone.
-_TOGETHER = {
-    "test_rpm": "source archive",
-    "test_rpm_systemd": "source archive",
-    "test_recipes": "source archive",
-    "test_one_file": "one file",
-    "test_one_file_systemd": "one file",
-}
 
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group(_TOGETHER.get(item.path.stem, item.path.stem)))
+Make = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
-def sdist() -> Path:
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Return a function that runs ``make TARGET`` once, however many of pytest's processes call it, and returns a file.
+
+    The file is a copy, as are those beside it, since another target may make it again.
+    """
+    ours = tmp_path_factory.getbasetemp()
+    shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+
+    def make(target: str, made: str) -> Path:
+        with (shared / "make.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            copy = shared / "made" / target
+            if not copy.exists():
+                done = run(["make", "-C", str(CHECKOUT), target], timeout=BUILD_SECONDS)
+                assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
+                copy.mkdir(parents=True)
+                for file in (CHECKOUT / made).parent.iterdir():
+                    if file.is_file():
+                        shutil.copy2(file, copy)
+            return copy / os.path.basename(made)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sdist(make: Make) -> Path:
     """Build the source archive, and return its path."""
-    done = run(["make", "-C", str(CHECKOUT), "sdist"], timeout=BUILD_SECONDS)
-    assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
-    return CHECKOUT / f"build/dist/binfmtd-{__version__}.tar.gz"
+    return make("sdist", f"build/dist/binfmtd-{__version__}.tar.gz")
 
 
 @pytest.fixture(scope="session")
-def rpm() -> Path:
+def rpm(make: Make) -> Path:
     """Build the RPM package, and return its path; `make rpm` fails if rpmlint finds anything."""
     if shutil.which("rpmbuild") is None or shutil.which("rpmlint") is None:
         unavailable("not here: rpmbuild or rpmlint; `make test-packages` installs them")
-    done = run(["make", "-C", str(CHECKOUT), "rpm"], timeout=BUILD_SECONDS)
-    assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
-    return CHECKOUT / f"build/rpm/RPMS/noarch/binfmtd-{__version__}-1.noarch.rpm"
+    return make("rpm", f"build/rpm/RPMS/noarch/binfmtd-{__version__}-1.noarch.rpm")
 
 
 @pytest.fixture(scope="session")
-def one_file() -> Path:
+def one_file(make: Make) -> Path:
     """Build the one file, and return its path."""
     require("test-packages", ("mmdebstrap", "make"), "`make one-file` enters a root tree")
-    done = run(["make", "-C", str(CHECKOUT), "one-file"], timeout=BUILD_SECONDS)
-    assert done.status == 0, (done.stdout[-3000:], done.stderr[-3000:])
-    return CHECKOUT / "build/onefile/binfmtd"
+    return make("one-file", "build/onefile/binfmtd")

@@ -27,13 +27,13 @@ RULE = "/etc/binfmt.d/a-rule.conf"
 
 
 @pytest.fixture(scope="module")
-def newer(rpm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def newer(rpm: Path, sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the package once more, with a higher release, and return its path."""
     directory = tmp_path_factory.mktemp("newer")
     spec = (CHECKOUT / "packaging/rpm/binfmtd.spec").read_text()
     assert "Release:        1%" in spec
     (directory / "binfmtd.spec").write_text(spec.replace("Release:        1%", "Release:        2%"))
-    defined = ["--define", f"_topdir {directory}", "--define", f"_sourcedir {CHECKOUT}/build/dist"]
+    defined = ["--define", f"_topdir {directory}", "--define", f"_sourcedir {sdist.parent}"]
     build = ["rpmbuild", "-bb", "--nodeps", *defined, f"{directory}/binfmtd.spec"]
     done = run(build, timeout=300 * SLOWNESS)
     assert done.status == 0, done.stderr[-3000:]
