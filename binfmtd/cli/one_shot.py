@@ -150,16 +150,19 @@ def _through_seal(mounted: Mounted, sealed: bool | None) -> tuple[Mounted, Seal 
     return mounted._replace(read_only=False, sealed=False, mount_read_only=False), seal
 
 
-def refused_beside(pid: int, directory: str, wish: str, entries: Collection[str], *, by_hand: str = "") -> str:
+def refused_beside(
+    pid: int, directory: str, wish: str, entries: Collection[str], *, by_hand: str = "", config: str | None = None
+) -> str:
     """Return why nothing was written, and what to do.
 
     ``wish`` is the change that the daemon's config needs ("": none), and ``entries`` are the names that it concerns.
-    ``by_hand`` is what to do where no change of the config helps.
+    ``by_hand`` is what to do where no change of the config helps.  ``config`` is the path of the config that asks for
+    all this, if a config does: if the daemon has the same one, it only has to read it again.
     """
     path, given = "its config", None
     with suppress(StateError):
-        config = read_status(directory)["config"]
-        path, given = config["path"], config.get("architectures")
+        read = read_status(directory)["config"]
+        path, given = read["path"], read.get("architectures")
     change = f"{wish} in {path}"
     reload = f"run `binfmtd reload --state-dir {directory}`"
     if not is_holder(pid, directory):
@@ -167,6 +170,8 @@ def refused_beside(pid: int, directory: str, wish: str, entries: Collection[str]
     if given is not None and _ARCHITECTURES in wish:  # `binfmtd reload` does not change these
         own = f"the daemon's --arch or $BINFMTD_ARCH (now {' '.join(given) or 'none'})"
         change, reload = wish.replace(_ARCHITECTURES, own), "restart the daemon"
+    elif given is None and path == config and is_holder(pid, directory):
+        change = f"if {path} was changed after the daemon had read it"
     reason = (
         f"nothing was written: a daemon (pid {pid or 'unknown'}, state directory {directory}) manages this instance by "
         "its own config"

@@ -158,6 +158,20 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, cli: Cli
     assert instance.names() == ["one"]
 
 
+def test_a_changed_config_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """With the daemon's own config, which was changed since, the remedy is a reload alone."""
+    daemon = start_daemon(ONE)
+    cli.state_directory = daemon.state_directory
+    daemon.config.write_text(ONE.replace("one", "two"))
+    result = cli("apply", "--config", str(daemon.config))
+    assert result.status == 1
+    remedy = f"run `binfmtd reload --state-dir {daemon.state_directory}`"
+    assert result.messages[0].endswith(f": if {daemon.config} was changed after the daemon had read it, then {remedy}")
+    assert cli("reload").status == 0
+    assert cli("apply", "--config", str(daemon.config)).stdout == "nothing to do: 1 handler registered\n"
+    assert instance.names() == ["two"]
+
+
 def test_a_second_mount_beside_a_daemon(start_daemon: StartDaemon, tmp_path: Path, cli: Cli) -> None:
     """--hold mounts binfmt_misc at its directory, once, also while a daemon runs."""
     cli.state_directory = start_daemon(ONE).state_directory

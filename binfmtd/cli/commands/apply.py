@@ -5,6 +5,7 @@ daemon's config decides; it then checks that what was asked for is registered.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from binfmtd.cli.context import doubts, load_config, natively, nothing_there, no
 from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visit
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir
+from binfmtd.config.file_versions import DEFAULT_PATH
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import UnavailableReason
@@ -93,7 +95,9 @@ def main(arguments: Sequence[str]) -> int:
         failures += _keep(boot_persistence, write=here.daemon is None)
     if failures and here.daemon is not None:
         wish = more_architectures(wanted) if wanted else "change the handlers that are listed below"
-        warn(refused_beside(here.daemon, directory, wish, [failure.entry for failure in failures]))
+        entries = [failure.entry for failure in failures]
+        own = None if wanted else os.path.abspath(given.config or DEFAULT_PATH)
+        warn(refused_beside(here.daemon, directory, wish, entries, config=own))
     desired = result.assessment.desired
     warnings = [
         *natively(config, desired),
