@@ -4,13 +4,15 @@
 * If such a namespace is forbidden, they run directly, provided that no enabled entry takes the program's header.
 * A program that was killed by SIGSYS did start: a seccomp filter forbade its first call (systemd's
   SystemCallArchitectures=native).
+* A kernel executes one machine's programs, or those of a few related ones.  So once a program has run, only those of
+  related machines are tried: 2 ms in place of 6 ms.
 * A table of families decides only where neither way is possible.  In a container for another machine, an emulator
   runs this process, and uname(2) names that machine.  So the file counts that the kernel itself runs.
 """
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from errno import EAGAIN
@@ -44,17 +46,34 @@ _FAMILIES = {
 _BESIDE = {"aarch64": {"arm"}}
 
 
+# The values of e_machine that one kernel executes: i386 and x86_64; ppc and ppc64; sparc, sparc32plus and sparc64; arm
+# and aarch64 (elf_check_arch and compat_elf_check_arch, arch/*/include/asm/elf.h).  Other kernels execute one value.
+_RELATED = ({3, 62}, {20, 21}, {2, 18, 43}, {40, 183})
+
+
 def find_native(observed: ObservedState | None) -> frozenset[str]:
     """Return QEMU's names of what runs here without an emulator; ``observed`` is None if entries cannot be read."""
-    answers = _ask_in_namespace(CATALOG.values())
-    if not answers and observed is not None:
-        answers = {
-            architecture.name: answer
-            for architecture in CATALOG.values()
-            if not _taken(program := tiny_program(architecture), observed) and (answer := runs(program)) is not None
-        }
     family = certainly_native()
+    by_likelihood = sorted(CATALOG.values(), key=lambda architecture: architecture.name not in family)
+    answers = _ask_in_namespace(by_likelihood)
+    if not answers and observed is not None:
+        answers = try_all(by_likelihood, lambda program: None if _taken(program, observed) else runs(program))
     return frozenset(name for name in CATALOG if answers.get(name, name in family))
+
+
+def try_all(architectures: Iterable[Architecture], run: Callable[[bytes], bool | None]) -> dict[str, bool]:
+    """Return the answers of ``run``, by name; an architecture for which it returns None has none."""
+    answers: dict[str, bool] = {}
+    related: AbstractSet[int] | None = None
+    for architecture in architectures:
+        machine = architecture.header.e_machine
+        if related is not None and machine not in related:
+            answers[architecture.name] = False
+        elif (answer := run(tiny_program(architecture))) is not None:
+            answers[architecture.name] = answer
+            if answer:
+                related = next((machines for machines in _RELATED if machine in machines), {machine})
+    return answers
 
 
 def certainly_native() -> AbstractSet[str]:
@@ -128,8 +147,7 @@ def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
         status = 1
         try:
             enter_as_nobody()
-            answers = {architecture.name: runs(tiny_program(architecture)) for architecture in architectures}
-            text = " ".join(f"{name}={int(answer)}" for name, answer in answers.items() if answer is not None)
+            text = " ".join(f"{name}={int(answer)}" for name, answer in try_all(architectures, runs).items())
             os.write(writing, text.encode())
             status = 0
         except OSError:
