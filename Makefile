@@ -260,9 +260,12 @@ deep-programs: ## compile the programs of `binfmtd probe --deep` anew, with the 
 
 completions: setup ## shell completions for bash, zsh and fish, in build/completions
 	@mkdir -p build/completions
-	$(BIN)/python docs/completions.py bash >build/completions/binfmtd
-	$(BIN)/python docs/completions.py zsh >build/completions/_binfmtd
-	$(BIN)/python docs/completions.py fish >build/completions/binfmtd.fish
+	$(call complete,bash,binfmtd)
+	$(call complete,zsh,_binfmtd)
+	$(call complete,fish,binfmtd.fish)
+
+# By rename, since another make may install them at the same time.
+complete = $(BIN)/python docs/completions.py $(1) >build/completions/.$(2) && mv build/completions/.$(2) build/completions/$(2)
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' binfmtd/__init__.py)
 SDIST := build/dist/binfmtd-$(VERSION).tar.gz

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.booted import ENTRY, PACKAGES, UNIT, Booted
-from support.cli import CHECKOUT, Result, run
-from support.waiting import SLOWNESS
+from support.cli import CHECKOUT, Result
+from support.make_once import make_once
 
 from binfmtd import __version__
 
@@ -38,8 +38,7 @@ PLAY = """
 @pytest.fixture(scope="module")
 def controlled(booting: type[Booted], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     """Yield a machine without binfmtd, with ansible-core, an emulator, the role and the package."""
-    built = run(["make", "-C", str(CHECKOUT), "deb"], timeout=600 * SLOWNESS)
-    assert built.status == 0, (built.stdout[-3000:], built.stderr[-3000:])
+    package = make_once("deb", f"build/deb/binfmtd_{__version__}_all.deb", tmp_path_factory)
     packages = (*PACKAGES, "ansible-core", "python3-apt", "sudo")
     with booting(tmp_path_factory.mktemp("ansible"), packages=packages, installed=False) as machine:
         machine.install_emulator(0)
@@ -48,7 +47,7 @@ def controlled(booting: type[Booted], tmp_path_factory: pytest.TempPathFactory) 
         allow = 'echo "admin ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/admin'
         assert machine.run("sh", "-c", allow).status == 0  # there, since sudo reads no file of another owner than root
         shutil.copytree(ROLES, machine.root / HOME.lstrip("/") / "roles")
-        shutil.copy(CHECKOUT / f"build/deb/binfmtd_{__version__}_all.deb", machine.root / HOME.lstrip("/"))
+        shutil.copy(package, machine.root / HOME.lstrip("/"))
         yield machine
 
 

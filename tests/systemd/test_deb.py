@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from support.booted import BINFMT_UNIT, CONFIG, DROP_INS, ENTRY, MOUNT_POINT, UNIT, Booted
 from support.cli import CHECKOUT, run
+from support.make_once import make_once
 from support.storm import Storm
-from support.waiting import SLOWNESS, wait_until
+from support.waiting import wait_until
 
 from binfmtd import __version__
 
@@ -23,11 +24,9 @@ THEIR_OWN = ("/var/lib/dpkg/", "/var/log/", "/var/cache/", "/var/lib/systemd/")
 
 
 @pytest.fixture(scope="module")
-def package() -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the package, and return its path; `make deb` fails if lintian finds anything."""
-    built = run(["make", "-C", str(CHECKOUT), "deb"], timeout=600 * SLOWNESS)
-    assert built.status == 0, (built.stdout[-3000:], built.stderr[-3000:])
-    return CHECKOUT / f"build/deb/binfmtd_{__version__}_all.deb"
+    return make_once("deb", f"build/deb/binfmtd_{__version__}_all.deb", tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
