@@ -112,10 +112,14 @@ class Policy:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The program at a path: it exits with ``status``; ``state`` is ``good``, ``absent`` or ``untrusted``."""
+    """The program at a path: it exits with ``status``; ``state`` is ``good``, ``absent`` or ``untrusted``.
+
+    ``error`` is the text of the error of execve(2) while it is absent, for entries that have not opened it before.
+    """
 
     status: int
     state: str = "good"
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -375,9 +379,10 @@ class Model:
         if not takers:
             return os.strerror(errno.ENOEXEC), wrong
         top = present[takers[0]]
-        if "F" in top.flags and top.inode in self.opened_file:
-            return self.opened_file[top.inode], wrong
-        return self.interpreters[top.interpreter].status, wrong
+        interpreter = self.interpreters[top.interpreter]
+        if "F" in top.flags:
+            return self.opened_file.get(top.inode, interpreter.status), wrong
+        return interpreter.error or interpreter.status, wrong
 
 
 def _by_name(entry: Entry) -> bool:

@@ -5,6 +5,7 @@ hinders only the daemon.
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -212,7 +213,8 @@ class World:
         else:
             Path(path).chmod(0o644 if how == "chmod" else 0o757)
         state = "untrusted" if how == "untrusted" else "absent"
-        self.interpreters[path] = Interpreter(self.interpreters[path].status, state)
+        error = {"unlink": os.strerror(errno.ENOENT), "chmod": os.strerror(errno.EACCES)}.get(how, "")
+        self.interpreters[path] = Interpreter(self.interpreters[path].status, state, error)
 
     # Observation
 
