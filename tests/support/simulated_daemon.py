@@ -33,7 +33,7 @@ from binfmtd.host import facts as host
 from binfmtd.kernel.steps import Steps
 from binfmtd.model.config import Config, Policy, StandInPolicy
 from binfmtd.model.desired import Facts, FileIdentity, InterpreterFacts
-from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.drift import Act, Action
 from binfmtd.model.handler import Handler, Registration
 from support.simulated import SimulatedKernel, Through, declared
 
@@ -78,7 +78,7 @@ class RecordingReporter(Reporter):
         self.repairs: list[str] = []
         self.contentions: list[str] = []
 
-    def count_repair(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:  # noqa: ARG002
+    def count_repair(self, name: str, *_: object, **__: object) -> None:
         self.repairs.append(name)
 
     def contention_started(self, name: str) -> None:

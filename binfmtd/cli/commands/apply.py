@@ -96,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     if failures and here.daemon is not None:
         wish = more_architectures(wanted) if wanted else "change the handlers that are listed below"
         entries = [failure.entry for failure in failures]
-        own = None if wanted else os.path.abspath(given.config or DEFAULT_PATH)
+        own = None if wanted is not None else os.path.abspath(given.config or DEFAULT_PATH)
         warn(refused_beside(here.daemon, directory, wish, entries, config=own))
     desired = result.assessment.desired
     warnings = [
