@@ -317,7 +317,8 @@ def test_a_registry(helm: Any, tmp_path: Path) -> None:
 
 def test_the_notes(helm: Any) -> None:
     """After an installation Helm prints what to run, names a missing image, and how to leave a sealed node."""
-    notes = texts(helm, {})["NOTES.txt"]
+    placeholder = {"image": {"repository": "registry.example.com/a-name"}}
+    notes = texts(helm, placeholder)["NOTES.txt"]
     assert "kubectl -n binfmtd rollout status daemonset/binfmtd" in notes
     assert "image.repository" in notes
     assert "sealed" not in notes
