@@ -10,13 +10,15 @@ from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, TextIO
 
-import structlog
-
 from binfmtd.files.environment import in_container
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.durations import duration
+from binfmtd.report.late_module import import_late
 from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.printable import printable
+
+import_late("asyncio", "uuid")
+import structlog  # noqa: E402  after these
 
 Logger = structlog.typing.FilteringBoundLogger
 
