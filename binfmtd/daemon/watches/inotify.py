@@ -14,6 +14,7 @@ Only the watch manager of pyinotify is used.  On the way to a repair its notifie
 reading its descriptor here.
 """
 
+import ctypes
 import fcntl
 import logging
 import os
@@ -22,6 +23,7 @@ import struct
 import termios
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import SimpleNamespace
 
 import pyinotify
 
@@ -35,6 +37,9 @@ from binfmtd.kernel.writer import Wrote
 logging.getLogger("pyinotify").handlers.clear()
 logging.getLogger("pyinotify").propagate = False
 logging.getLogger("pyinotify").disabled = True
+# pyinotify would execute ldconfig, or gcc, to find the C library, which Python has loaded: for CDLL that is None.
+_find = SimpleNamespace(find_library=lambda _: None)
+pyinotify.ctypes = SimpleNamespace(**vars(ctypes) | {"util": _find})
 
 _INSTANCE_MASK = pyinotify.IN_MODIFY | pyinotify.IN_CLOSE_WRITE | pyinotify.IN_DELETE
 _DIRECTORY_MASK = pyinotify.IN_ATTRIB | pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF | pyinotify.IN_ONLYDIR

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -320,3 +321,16 @@ def test_the_descriptor_neither_blocks_nor_is_inherited(watch: InotifyWatcher) -
     assert watch.descriptor is not None
     assert not os.get_blocking(watch.descriptor)
     assert not os.get_inheritable(watch.descriptor)
+
+
+def test_opening_executes_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The C library is found without ldconfig: a program could not run while a handler takes all native ones."""
+
+    def refuse(*arguments: object, **_: object) -> None:
+        pytest.fail(f"a program is executed: {arguments}")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    watch = InotifyWatcher()
+    descriptor = watch.open()
+    assert descriptor is not None
+    os.close(descriptor)
