@@ -4,7 +4,7 @@
   written must not be read half-way.  So the versions of all files are noted before and after reading, and the read is
   repeated until they are equal.  (A reload waits until no process has written for a while: see ``age`` in source.py.)
 * Ownership is checked before content: a file that another user can write to is not even parsed.
-* pydantic is imported with the first file; without any it is not needed.
+* pydantic is imported with the first file; without any it is not needed, and would double the daemon's memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from binfmtd.config.file_versions import DEFAULT_PATH, FileVersions, shown, unre
 from binfmtd.config.source import look_for
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
+from binfmtd.files.package import check_version
 from binfmtd.files.paths import Seen, resolve
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.model.config import Config
@@ -143,6 +144,7 @@ def _parsed(contents: Contents) -> "list[tuple[str, ConfigFile]]":
 
 
 def _parse(file: str, data: bytes) -> "ConfigFile":
+    check_version("binfmtd.config.parse")
     from binfmtd.config.parse import parse  # imports pydantic, which takes longer than all the rest
 
     try:

@@ -2,7 +2,11 @@
 
 An upgrade replaces the files of a package while the daemon runs.  A reload that needs a module which is not loaded yet
 would then find another version of it, or none.  A thread loads them all, so that neither the start nor a repair waits
-for pydantic.
+for them.
+
+What reads config files (pydantic), and what publishes metrics (prometheus_client, http.server), would double the
+daemon's memory.  These modules are loaded with the first config that needs them.  If the package has been replaced by
+then, that config is rejected, or its metrics are, with a request to restart the daemon (``files.package``).
 """
 
 import gc
@@ -10,10 +14,6 @@ import importlib
 from collections.abc import Callable
 
 MODULES = (
-    "binfmtd.config.parse",
-    "binfmtd.daemon.metrics.http_answer",
-    "binfmtd.daemon.metrics.http_server",
-    "binfmtd.daemon.metrics.textfile",
     "binfmtd.daemon.state_files.other_daemons",
     "binfmtd.files.trust",
     "binfmtd.formats.apparmor",
@@ -23,16 +23,22 @@ MODULES = (
     "binfmtd.host.security_modules",
     "binfmtd.host.syscalls",
     "binfmtd.kernel.mount_layers",
-    "binfmtd.report.page",
     "difflib",
     "hashlib",
     "pwd",
     "shutil",
     "subprocess",
-    "tomllib",
     "unicodedata",
 )
-OPTIONAL = ("binfmtd.report.metrics",)  # needs prometheus_client; if that is missing, HTTP answers with the remedy
+LATER = (
+    "binfmtd.config.parse",
+    "binfmtd.daemon.metrics.http_answer",
+    "binfmtd.daemon.metrics.http_server",
+    "binfmtd.daemon.metrics.textfile",
+    "binfmtd.report.metrics",
+    "binfmtd.report.page",
+    "tomllib",
+)
 REMEDY = "binfmtd's files, or those of a package that it needs, were replaced while it ran: restart the daemon"
 
 
@@ -43,14 +49,13 @@ def preload(failed: Callable[[str], None]) -> bool:
     """
     gc.disable()  # a collection would scan everything loaded so far
     try:
-        for module in MODULES + OPTIONAL:
+        for module in MODULES:
             try:
                 importlib.import_module(module)
             except (OSError, MemoryError):
                 return False
             except Exception as error:  # noqa: BLE001  a half-replaced package can raise anything; repairs go on
-                if module not in OPTIONAL:
-                    failed(cannot_load(error))
+                failed(cannot_load(error))
     finally:
         gc.freeze()  # the modules are no garbage, so a collection in a repair need not scan them
         gc.enable()

@@ -5,9 +5,11 @@ they need, only if the config or a socket from systemd asks for them.  Their err
 logged once, and what failed is tried again with the next reload or resync.
 """
 
+import importlib
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from binfmtd.daemon.background import Background
@@ -15,6 +17,7 @@ from binfmtd.daemon.listen_fds import passed_socket
 from binfmtd.daemon.poller import Poller
 from binfmtd.daemon.preload import cannot_load
 from binfmtd.daemon.reporting.reporter import Reporter
+from binfmtd.files.package import check_version
 from binfmtd.model.config import Metrics
 from binfmtd.report.snapshot import Snapshot
 
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
     from binfmtd.daemon.metrics.textfile import Textfile
 
 KEY = "metrics"
+_MODULES = (
+    "binfmtd.daemon.metrics.http_answer",
+    "binfmtd.daemon.metrics.http_server",
+    "binfmtd.daemon.metrics.textfile",
+    "binfmtd.report.page",
+    "binfmtd.report.metrics",
+)
 _LAST_SECONDS = 0.5  # seconds that the daemon's end waits for an import
 
 
@@ -70,6 +80,8 @@ class Exporter:
         """Open and close what the config has changed.  A thread calls this, since it imports modules."""
         before, self._used = self._used, wanted
         try:
+            if self._passed is not None or wanted != Metrics():
+                check_version(_MODULES[0])
             if wanted.textfile != before.textfile and self._textfile is not None:
                 self._textfile.close()
                 self._textfile = None
@@ -85,6 +97,10 @@ class Exporter:
 
                 self._server = HttpServer(listener, self._answer, self._report.notices.metrics_failed)
                 self._report.notices.listening(_shown(listener.getsockname()))
+            if self._server is not None or self._textfile is not None:
+                with suppress(ModuleNotFoundError):  # without prometheus_client, HTTP answers with the remedy
+                    for module in _MODULES:  # by the time that one is needed, an upgrade may have replaced it
+                        importlib.import_module(module)
         except (OSError, RuntimeError) as error:  # no descriptors left, no threads
             self._report.notices.metrics_failed(
                 f"[metrics]: the textfile or the HTTP server cannot be started: {error}; the daemon tries again at the "
