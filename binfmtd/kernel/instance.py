@@ -28,12 +28,15 @@ _READ = 10  # entries that are read in a slice, about 0.1 ms
 
 
 class Instance:
-    """An opened instance, to be read.  Raises MountError if the path no longer leads to that instance's file system."""
+    """An opened instance, to be read.  Raises MountError if the path no longer leads to that instance's file system.
+
+    ``descriptor`` is one for paths that begin at the directory (O_PATH in open(2)); a listing opens the directory.
+    """
 
     def __init__(self, mounted: Mounted) -> None:
         self.mounted = mounted
         try:
-            descriptor = _open(mounted)
+            descriptor = open_place(mounted)
         except OSError as error:
             message = f"{mounted.directory}: {error.strerror}: check that binfmt_misc is still mounted there"
             raise MountError(message, error.errno) from None
@@ -77,9 +80,12 @@ class Instance:
     @contextmanager
     def _listing(self) -> Iterator[Iterator[os.DirEntry[str]]]:
         try:
-            os.lseek(self.descriptor, 0, os.SEEK_SET)
-            with os.scandir(self.descriptor) as listing:  # it duplicates the descriptor
-                yield listing
+            descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.descriptor)
+            try:
+                with os.scandir(descriptor) as listing:
+                    yield listing
+            finally:
+                os.close(descriptor)
         except OSError as error:
             remedy = cure(error) if error.errno in PASSING else "see dmesg"
             message = f"{self.mounted.directory} cannot be listed: {error.strerror}: {remedy}"
@@ -237,13 +243,3 @@ class Observer:
                 return registered, True
             registered.append((name, inode))
         return registered, False
-
-
-def _open(mounted: Mounted) -> int | None:
-    place = open_place(mounted)
-    if place is None:
-        return None
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
-    finally:
-        os.close(place)

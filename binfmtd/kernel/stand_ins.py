@@ -150,6 +150,19 @@ class StandIns:
                 continue
             if may_stand_in(handler, self._desired, self._yielding_to.get(handler.name, ()), present):
                 wanted[handler.name] = handler, line
+        return self._register_missing(wanted, writer)
+
+    def register(self, handlers: Iterable[Handler], writer: Writer) -> tuple[list[str], dict[str, WriteRefusedError]]:
+        """Register the missing stand-ins of these handlers without a look at other entries.
+
+        Results and errors are as in ``bridge``.
+        """
+        wanted = {handler.name: (handler, line) for handler in handlers if (line := self.line(handler))}
+        return self._register_missing(wanted, writer)
+
+    def _register_missing(
+        self, wanted: Mapping[str, tuple[Handler, bytes]], writer: Writer
+    ) -> tuple[list[str], dict[str, WriteRefusedError]]:
         if not wanted:
             return [], {}
         bridged, refused = self._register(wanted, writer)
@@ -168,6 +181,8 @@ class StandIns:
         """
         ranked = {stand_in_name(handler.name): handler for handler in handlers}
         standing = {name: handler for name, handler in ranked.items() if self._is_there(name, instance)}
+        if not standing:
+            return [], {}
         below = {name for name, handler in standing.items() if handler.name in certain}
         if unknown := {name: handler for name, handler in standing.items() if name not in below}:
             below |= self._overtaken(unknown, instance)
@@ -265,12 +280,13 @@ class StandIns:
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
         """Register these lines; return the names that were registered, and the refusals."""
         done, refused = [], {}
-        # A file system that does not answer delays the lines after it: such a line comes last if its rank allows it.
-        opens = {name: self._desired.opens(handler.registration) for name, (handler, _) in wanted.items()}
-        if any(opens.values()):
+        opening: dict[int, str] = {}
+        if self._desired.remote:
+            # A file system that does not answer delays the lines after it: such a line comes last if its rank allows.
+            opens = {name: self._desired.opens(handler.registration) for name, (handler, _) in wanted.items()}
             free = {name for name, path in opens.items() if path and not self._ordered(wanted[name][0])}
             wanted = {name: wanted[name] for name in sorted(wanted, key=free.__contains__)}
-        opening = {place: path for place, name in enumerate(wanted) if (path := opens[name])}
+            opening = {place: path for place, name in enumerate(wanted) if (path := opens[name])}
         results = writer.register([line for _, line in wanted.values()], opening)
         for (name, (handler, _)), error in zip(wanted.items(), results, strict=True):
             if error is None:

@@ -220,7 +220,7 @@ class DesiredState(_Desired):
 
     def opens(self, registration: Registration) -> str | None:
         """Return the interpreter if registering makes the kernel open it on a file system that may not respond."""
-        opened = Flags.F in registration.flags and registration.interpreter in self.remote
+        opened = registration.interpreter in self.remote and Flags.F in registration.flags
         return registration.interpreter if opened else None
 
     def changed_since(self, before: "DesiredState") -> frozenset[str]:

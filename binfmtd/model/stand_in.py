@@ -11,12 +11,15 @@ Example: handler ``qemu-arm`` has the proper entry ``qemu-arm`` and the stand-in
 hides a stand-in from ``ls`` and from ``cat qemu-*``; ``ls -A`` shows it.
 """
 
+from functools import lru_cache
+
 from binfmtd.errors import FormatError
 from binfmtd.model.handler import NAME_BYTES, check_name
 
 PREFIX = ".binfmtd~"
 
 
+@lru_cache(1024)
 def stand_in_name(name: str) -> str:
     """Return the name of a handler's stand-in, or of a stand-in's helper.
 

@@ -105,6 +105,8 @@ class FastRepair:
             if handler.name not in served and handler.name not in failed
         }
         self._served = [(desired.by_name[name], by) for name, by in served.items()]
+        registrations = {handler.name: handler.registration for handler in desired.handlers}
+        self._opened = {name: each.interpreter for name, each in registrations.items() if Flags.F in each.flags}
         self._switch_paused = False
         self._gone = {handler.name for handler in desired.handlers if handler.name not in inodes}  # whose proper entry
         self.hold(pauses)
@@ -126,12 +128,8 @@ class FastRepair:
         self._higher = {low: above for low, above in higher.items() if above}
         self._states = {name: self._all_states[name] for name in self._by_file}
         self._newest_first = [name for name in self._inodes if name in self._states]
-        kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
-        self._prepared = self._stand_ins.independent(kept)
-        registrations = {name: handler.registration for name, handler in self._handlers.items()}
-        self._opened = {
-            n: registration.interpreter for n, registration in registrations.items() if Flags.F in registration.flags
-        }
+        self._independent = self._stand_ins.independent(self._handlers.values())
+        self._prepared = {name: line for name, line in self._independent.items() if name in self._permanent}
         self._gone &= self._prepared.keys()
 
     def react(
@@ -191,23 +189,50 @@ class FastRepair:
         rushed, self._rushed = self._rushed, []
         if not events.entries_written and self._all_gone(reaction.drifts, instance):
             events.flushed = True  # even without its event, which may be unread or yet to come
-        without = [handler for handler in without if self._may_open(handler.registration)]
+        without = [handler for handler in without if self._may_open(handler.name)]
         if without:
             allowed = [handler for handler in without if self._may_add_stand_in(handler.name)]
-            enabled = [handler.name for handler in allowed if self._enabled_again(handler, events, instance, writer)]
-            # Another program has registered a newer entry for the same files: it wins, so the order need not be read.
-            overlaid = (h.name for h in allowed if h.name in self._prepared and self._is_overlaid(h, reaction))
-            certain = set(overlaid).difference(rushed)
-            overtaken = self._stand_ins.renew(allowed, instance, writer, certain)
-            bridged = self._stand_ins.bridge(allowed, instance, writer)
-            new = [name for name in rushed if name in reaction.drifts]
-            reaction.bridged = [*new, *bridged[0], *enabled, *overtaken[0]]
-            reaction.refused = bridged[1] | overtaken[1]
+            if self._need_no_look(allowed, events, reaction):
+                bridged, reaction.refused = self._stand_ins.register(allowed, writer)
+            else:
+                bridged = self._bridge(allowed, rushed, events, instance, writer, reaction)
+            reaction.bridged = [*(name for name in rushed if name in reaction.drifts), *bridged]
             stood = set(reaction.bridged)
             reaction.standing += [h.name for h in without if h.name not in stood and self._stands(h, instance)]
         reaction.kept = [name for name in rushed if name not in reaction.bridged]
         if self._permanent and (events.entries or events.any_entry):
             self._keep(events, instance, writer, reaction)
+
+    def _need_no_look(self, handlers: Iterable[Handler], events: PendingEvents, reaction: FastRepairResult) -> bool:
+        """Return True if no entry has to be read before these handlers' stand-ins are registered.
+
+        Each has no proper entry, its stand-in did not exist at the last look, and no other handler takes its files.
+        """
+        for handler in handlers:
+            stand_in = stand_in_name(handler.name)
+            may_exist = stand_in in events.entries or self._stand_ins.has_met(stand_in)
+            if may_exist or handler.name in reaction.actual or handler.name not in self._independent:
+                return False
+        return True
+
+    def _bridge(
+        self,
+        handlers: list[Handler],
+        rushed: Collection[str],
+        events: PendingEvents,
+        instance: Instance,
+        writer: Writer,
+        reaction: FastRepairResult,
+    ) -> list[str]:
+        """Enable, register or put on top these handlers' stand-ins; return the handlers where that was done."""
+        enabled = [handler.name for handler in handlers if self._enabled_again(handler, events, instance, writer)]
+        # Another program has registered a newer entry for the same files: it wins, so the order need not be read.
+        overlaid = (h.name for h in handlers if h.name in self._prepared and self._is_overlaid(h, reaction))
+        certain = set(overlaid).difference(rushed)
+        overtaken = self._stand_ins.renew(handlers, instance, writer, certain)
+        bridged = self._stand_ins.bridge(handlers, instance, writer)
+        reaction.refused = bridged[1] | overtaken[1]
+        return [*bridged[0], *enabled, *overtaken[0]]
 
     def _is_overlaid(self, handler: Handler, reaction: FastRepairResult) -> bool:
         """Return True if another program's entry has the handler's name and match, and was not met before."""
@@ -233,7 +258,7 @@ class FastRepair:
         """
         missing = self._gone | (events.entries_written & self._prepared.keys())
         back = {name for name in missing if instance.inode(name) not in (None, self._states[name].inode)}
-        helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open_of(name)]
+        helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open(name)]
         if helped and self._may_add_stand_in(helped[0].name):
             self._stand_ins.help(helped, writer)
             self._gone -= back
@@ -261,20 +286,23 @@ class FastRepair:
         if rushed:
             prepared = {name: line for name, line in prepared.items() if name not in rushed}
         if prepared and self._may_add_stand_in(next(iter(prepared))):
-            self._rushed += self._stand_ins.rush(prepared, self._may_open_of, writer)
+            self._rushed += self._stand_ins.rush(prepared, self._may_open, writer)
 
     def _rush_stand_ins(self, names: Collection[str], writer: Writer) -> None:
         """Register the prepared stand-ins among these names, which another program has touched.
 
         While the daemon backs off from a handler, its stand-in is read first: another daemon may be exchanging it.
         """
-        ours = (name for name in names if is_stand_in(name) and name in self._by_file and name not in self._failed)
+        ours = [name for name in names if is_stand_in(name) and name in self._by_file and name not in self._failed]
+        if not ours:
+            return
         touched = [name for name in (self._by_file[stand_in].name for stand_in in ours) if self._may_switch(name)]
         lines = {name: self._prepared[name] for name in touched if name in self._prepared}
         if lines and self._may_add_stand_in(touched[0]):
-            self._rushed += self._stand_ins.rush(lines, self._may_open_of, writer)
+            self._rushed += self._stand_ins.rush(lines, self._may_open, writer)
 
-    def _may_open_of(self, name: str) -> bool:
+    def _may_open(self, name: str) -> bool:
+        """Return True unless the kernel would open an interpreter's file that has not been judged."""
         path = self._opened.get(name)
         return path is None or self._unchanged(path)
 
@@ -301,7 +329,7 @@ class FastRepair:
                 continue
             if self._enabled_again(handler, events, instance, writer):
                 reaction.kept.append(handler.name)
-            elif instance.inode(name) is None and self._may_open(handler.registration):
+            elif instance.inode(name) is None and self._may_open(handler.name):
                 missing.append(handler)
         alone = [handler for handler in missing if not self._above[handler.name]]
         if alone:
@@ -316,7 +344,7 @@ class FastRepair:
     def _may_move(self, name: str) -> bool:
         """Return True if the handler's permanent stand-in may be registered on top of all other entries."""
         kept = name in self._handlers and name in self._permanent and name not in self._yielding
-        return kept and self._may_open(self._handlers[name].registration)
+        return kept and self._may_open(name)
 
     def _look(
         self, events: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
@@ -340,9 +368,6 @@ class FastRepair:
         if also:
             without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
         return without
-
-    def _may_open(self, registration: Registration) -> bool:
-        return Flags.F not in registration.flags or self._unchanged(registration.interpreter)
 
     def _all_gone(self, drifts: Mapping[str, Drift], instance: Instance) -> bool:
         """Return True if a flush has just removed our last entry: not even a stand-in is left."""
@@ -411,10 +436,13 @@ class FastRepair:
     def _enabled_again(self, handler: Handler, events: PendingEvents, instance: Instance, writer: Writer) -> bool:
         """Enable the handler's stand-in if another program has disabled it; return True if so.
 
-        It is not read if events may concern all entries and none names it, as after a flush: then there is none.
+        It is not read if no event names it, and none was there before, or events may concern all entries, as after a
+        flush: then there is none.
         """
         name = stand_in_name(handler.name)
-        entry = instance.entry(name) if name in events.entries_written or not events.any_entry else None
+        was_there = name in events.entries or self._stand_ins.has_met(name)
+        read = name in events.entries_written or (was_there and not events.any_entry)
+        entry = instance.entry(name) if read else None
         if entry is None or entry.enabled or not equal(entry.registration, handler.registration):
             return False
         writer.control(name, ENABLE)

@@ -41,7 +41,10 @@ class EventReader:
         events = self._watch.read(wrote, flushed=self.on_flush)
         if events.changed_files:  # first, so that no write lets F open a file that was exchanged a moment ago
             self._facts.interpreters.changed(events.interpreters)
-        self.pending.add(events)
+        if self.pending:
+            self.pending.add(events)
+        else:
+            self.pending = events
 
     def read_within(self, seconds: float) -> None:
         """Wait for events, ``seconds`` at most, and read them."""

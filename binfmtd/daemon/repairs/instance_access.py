@@ -39,9 +39,10 @@ class InstanceAccess:
     @contextmanager
     def open(self) -> Iterator[tuple[Instance, Writer]]:
         """Open the instance.  Raises MountError, also if there is none."""
-        if self.mounted is None:
+        mounted = self.mounted
+        if mounted is None:
             raise MountError("binfmt_misc is not mounted")
-        with Instance(self.mounted) as instance:
+        with Instance(mounted) as instance:
             writer = Writer(instance, self.opens, self._sealing.seal)
             try:
                 yield instance, writer

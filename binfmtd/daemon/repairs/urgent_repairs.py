@@ -188,12 +188,12 @@ class UrgentRepairs:
         return Answer(look_for, events, reaction, exec_breaking, began, time.monotonic() - began, cpu)
 
     def _repair(self, events: PendingEvents) -> tuple[FastRepairResult, list[str]]:
-        reaction, exec_breaking = FastRepairResult(), list[str]()
         if self._fast_repair is None or not (events.entries or events.any_entry):
-            return reaction, exec_breaking
+            return FastRepairResult(), []
         if self._access.mounted is None or events.watch_removed:  # then its directory may be an automount by now
             self._out_of_reach(events)
-            return reaction, exec_breaking
+            return FastRepairResult(), []
+        reaction, exec_breaking = None, list[str]()
         try:
             with self._access.open() as (instance, writer):
                 cpu = time.thread_time()
@@ -214,7 +214,7 @@ class UrgentRepairs:
         except WriteRefusedError as error:
             self._instance_watch.failed(error)
             self._report.trouble(self._instance_watch.problem or str(error))
-        return reaction, exec_breaking
+        return reaction or FastRepairResult(), exec_breaking
 
     def _out_of_reach(self, events: PendingEvents) -> None:
         """Keep what ``removed_by_name`` needs: a mount may cover the instance, whose watch goes on."""
@@ -229,6 +229,8 @@ class UrgentRepairs:
 
         A shell truncates `register` before it writes the line, and the event of that comes first.
         """
+        if not prepared.is_served(events):
+            return
         until = time.monotonic() + _REGISTERS_AGAIN
         while prepared.is_served(events) and not self._events.throttled() and (left := until - time.monotonic()) > 0:
             if events.any_entry and self._help(events, prepared):

@@ -282,8 +282,10 @@ class InotifyWatcher:
         if not data or self._instance is None:
             return set()
         removal = _HEAD.pack(self._instance, pyinotify.IN_DELETE)
+        if not data.startswith(removal):
+            return set()
         second = _EVENT.size + _LENGTH.unpack_from(data, _LENGTH_AT)[0]
-        if not (data.startswith(removal) and data.startswith(removal, second)):
+        if not data.startswith(removal, second):
             return set()
         end = second + _EVENT.size + _LENGTH.unpack_from(data, second + _LENGTH_AT)[0]
         names = (data[_EVENT.size : second], data[second + _EVENT.size : end])
