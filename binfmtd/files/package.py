@@ -7,9 +7,12 @@ import binfmtd
 
 
 def _version() -> tuple[int, ...] | None:
-    """Return what differs once another file has been installed; None where there is no file, as in an archive."""
+    """Return what differs once another file has been installed; None where there is no file, as in the one file."""
+    path = getattr(binfmtd, "__file__", None)
+    if path is None:
+        return None
     try:
-        status = os.stat(binfmtd.__file__)
+        status = os.stat(path)
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_mtime_ns

@@ -1,5 +1,7 @@
 """The check that a module belongs to the version of the package that runs."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,12 @@ MODULE = "binfmtd.no_such_module"
 def test_nothing_is_replaced() -> None:
     """As long as the package's files are those of the start, any module may be imported."""
     check_version(MODULE)
+
+
+def test_there_is_no_file() -> None:
+    """In a program that contains the package, nothing can be replaced."""
+    code = "import binfmtd; del binfmtd.__file__; from binfmtd.files.package import check_version; "
+    assert subprocess.run([sys.executable, "-P", "-c", f"{code}check_version('{MODULE}')"], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("installed", [True, False], ids=["another version", "removed"])
