@@ -4,6 +4,7 @@ Events are constant words, everything variable is a key.  On a terminal the log 
 begins with its priority in angle brackets (sd-daemon(3)).  In a container, where programs collect it, it is JSON.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
@@ -17,6 +18,8 @@ from binfmtd.report.late_module import import_late
 from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.printable import printable
 
+# From Python 3.12 on, logging asks asyncio for the name of a task with each record.  Before, it has no such setting.
+vars(logging)["logAsyncioTasks"] = False
 import_late("asyncio", "uuid")
 import structlog  # noqa: E402  after these
 
