@@ -253,10 +253,8 @@ class StandIns:
     def _overtaken(self, standing: Mapping[str, Handler], instance: Instance) -> set[str]:
         """Return the enabled stand-ins that lie below an entry which takes their files."""
         below, above, left = set[str](), list[Entry](), set(standing)
-        self._apart.update(self._known_apart)
-        self._known_apart = ()
         for name, inode in instance.newest_first():
-            if inode in self._apart:
+            if name not in left and self._is_apart(inode):
                 continue
             entry = instance.entry(name)
             if entry is None or entry.registration is None:
@@ -274,6 +272,13 @@ class StandIns:
             else:
                 self._apart.add(inode)
         return below
+
+    def _is_apart(self, inode: int) -> bool:
+        """Return True if the entry is known to share no file with a handler."""
+        if self._known_apart:
+            self._apart.update(self._known_apart)
+            self._known_apart = ()
+        return inode in self._apart
 
     def _register(
         self, wanted: Mapping[str, tuple[Handler, bytes]], writer: Writer
