@@ -52,9 +52,10 @@ class Host:
         return [rule.name for rule in rules]
 
     def files(self) -> list[str]:
-        """Return every file of the host."""
-        found = self.shell(f"cd {self.root} && find . -type f -o -type l").split()
-        return sorted(name.removeprefix("./") for name in found)
+        """Return every file and link of the host; the daemon may remove directories meanwhile."""
+        root = self.seen("")
+        found = (Path(directory, name) for directory, below, files in os.walk(root) for name in (*below, *files))
+        return sorted(str(path.relative_to(root)) for path in found if path.is_symlink() or path.is_file())
 
     def versions(self) -> list[tuple[str, int, int]]:
         """Return every file with its inode number and mtime, which change if it is written."""
