@@ -6,7 +6,8 @@ for them.
 
 What reads config files (pydantic), and what publishes metrics (prometheus_client, http.server), would double the
 daemon's memory.  These modules are loaded with the first config that needs them.  If the package has been replaced by
-then, that config is rejected, or its metrics are, with a request to restart the daemon (``files.package``).
+then, that config is rejected, or its metrics are, with a request to restart the daemon (``files.package``).  hashlib,
+which loads OpenSSL, serves the names of stand-ins with more than 255 bytes; only a config file declares such handlers.
 """
 
 import gc
@@ -24,7 +25,6 @@ MODULES = (
     "binfmtd.host.syscalls",
     "binfmtd.kernel.mount_layers",
     "difflib",
-    "hashlib",
     "pwd",
     "shutil",
     "subprocess",
@@ -37,6 +37,7 @@ LATER = (
     "binfmtd.daemon.metrics.textfile",
     "binfmtd.report.metrics",
     "binfmtd.report.page",
+    "hashlib",
     "tomllib",
 )
 REMEDY = "binfmtd's files, or those of a package that it needs, were replaced while it ran: restart the daemon"

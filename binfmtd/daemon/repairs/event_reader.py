@@ -82,11 +82,10 @@ class TouchedEntries:
         self._names = None
 
     def add(self, by_others: Collection[str], by_us: Collection[str]) -> None:
-        """Add what an urgent repair has found and done."""
+        """Add what an urgent repair has found and done; ``by_us``: handlers, of which the stand-in may be new, too."""
         if self._names is not None:
             self._names.update(by_others)
-        touched = {*by_others, *by_us}
-        self._during_scan = touched.union(map(stand_in_name, touched), self._during_scan or ())
+        self._during_scan = {*by_others, *by_us, *map(stand_in_name, by_us), *(self._during_scan or ())}
 
     def begin_scan(self) -> set[str] | None:
         """Return the entries to read again (None: all), and begin to record those that are touched from now on."""
