@@ -4,6 +4,7 @@ An empty config means "all".  So a file that a program truncates and then writes
 waits until the files have not changed for CONFIG_AGE seconds.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from binfmtd.model.config import Config
 
 CONFIG_AGE = 0.2  # seconds without a change before the config is read
 PATIENCE = 2.0  # seconds after which it is read in any case
+_PARSER = "binfmtd.config.parse"  # loaded with the first config file
 _TICK = 0.01  # seconds: the kernel takes a file's time of change from a clock that ticks at least 100 times a second
 
 
@@ -52,3 +54,7 @@ class ConfigSource(NamedTuple):
             return ReadConfig(error, began)
         except (ImportError, SystemError) as error:  # SystemError: pydantic-core is of another version than pydantic
             return ReadConfig(ConfigError(cannot_load(error)), began)
+        except Exception as error:
+            if _PARSER in sys.modules:
+                raise
+            return ReadConfig(ConfigError(cannot_load(error)), began)  # a half-replaced pydantic can raise anything

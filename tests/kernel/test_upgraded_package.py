@@ -148,6 +148,30 @@ def test_the_first_config_after_an_upgrade(
     assert daemon.logs(None, text="Traceback (most recent call last):") == []
 
 
+def test_a_half_replaced_package(
+    instance: Instance, start_from_tree: StartFromTree, cli: Cli, tree: Path, port: int
+) -> None:
+    """If pydantic or prometheus_client raises anything when it is loaded, that is reported, and repairs go on."""
+    (tree / "prometheus_client" / "registry.py").write_text("raise AttributeError('no such thing')")
+    (tree / "pydantic" / "__init__.py").rename(tree / "whole.py")
+    (tree / "pydantic" / "__init__.py").write_text("raise AttributeError('no such thing')")
+    instance.shell("mount -t tmpfs -o mode=755 tmpfs /etc; mkdir /etc/binfmtd", check=True)
+    metrics = f'[metrics]\nlisten = "127.0.0.1:{port}"'
+
+    def reload_twice(daemon: Daemon) -> None:
+        instance.shell(f"echo '{NO_ARCHITECTURE}{metrics}' >/etc/binfmtd/binfmtd.toml", check=True)
+        result = cli("reload")
+        assert result.status == 1
+        assert f"no such thing: {REMEDY}" in result.message
+        (tree / "whole.py").rename(tree / "pydantic" / "__init__.py")
+        assert cli("reload").status == 0
+        assert f"no such thing: {REMEDY}" in daemon.wait_for_log("metrics_failed")["reason"]
+
+    daemon = start_from_tree(None, reload_twice)
+    assert daemon.terminate() == 0
+    assert daemon.logs(None, text="Traceback (most recent call last):") == []
+
+
 def test_a_repair_that_needs_a_missing_module(
     instance: Instance, start_from_tree: StartFromTree, port: int, tree: Path, tmp_path: Path
 ) -> None:

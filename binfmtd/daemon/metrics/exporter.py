@@ -9,7 +9,6 @@ import importlib
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from binfmtd.daemon.background import Background
@@ -98,9 +97,7 @@ class Exporter:
                 self._server = HttpServer(listener, self._answer, self._report.notices.metrics_failed)
                 self._report.notices.listening(_shown(listener.getsockname()))
             if self._server is not None or self._textfile is not None:
-                with suppress(ModuleNotFoundError):  # without prometheus_client, HTTP answers with the remedy
-                    for module in _MODULES:  # by the time that one is needed, an upgrade may have replaced it
-                        importlib.import_module(module)
+                self._load_modules()
         except (OSError, RuntimeError) as error:  # no descriptors left, no threads
             self._report.notices.metrics_failed(
                 f"[metrics]: the textfile or the HTTP server cannot be started: {error}; the daemon tries again at the "
@@ -110,6 +107,15 @@ class Exporter:
             self._report.notices.metrics_failed(f"[metrics]: {cannot_load(error)}")
         if self._textfile is not None and self._snapshot is not None:
             self._textfile.show(self._snapshot)
+
+    def _load_modules(self) -> None:
+        """Load what answers need: by the time of a request, an upgrade may have replaced it."""
+        for module in _MODULES:
+            try:
+                importlib.import_module(module)
+            except Exception as error:  # noqa: BLE001  a half-replaced package can raise anything; repairs go on
+                if getattr(error, "name", None) != "prometheus_client":  # without it, HTTP answers with the remedy
+                    self._report.notices.metrics_failed(f"[metrics]: {cannot_load(error)}")
 
     def _listen(self, address: tuple[str, int] | None) -> socket.socket | None:
         if address is None:
